@@ -1,0 +1,188 @@
+"""The sections of `use_case.yaml`: one per pipeline step, so that a changed gate leaves training cached.
+
+Unknown keys are errors. The models are not strict: KFP returns ints as floats and instants as text.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+InputKind = Literal["number", "category"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Section):
+    """The prediction problem: what is predicted, for whom, and when it becomes known."""
+
+    task: Literal["classification", "regression"]
+    table: Name
+    """The SQL table with one row per prediction: `event_timestamp` is the prediction instant,
+    `label_timestamp` the instant the label became known."""
+    label: Name
+    id: list[Name] = Field(min_length=1)
+    """Columns that identify one prediction."""
+    entities: list[Name] = Field(min_length=1)
+    """Join keys that the feature service needs."""
+    inputs: dict[Name, InputKind] = {}
+    """Columns of the prediction table that are model inputs; a request brings them."""
+
+
+class Source(Section):
+    """A declared input file: in an installed package, at a path, or at an fsspec URI."""
+
+    path: str
+    package: str = ""
+    format: Literal["csv", "parquet"] = "csv"
+    columns: dict[str, str] = Field(min_length=1)
+    """Column name to DuckDB type."""
+    null_values: list[str] = [""]
+
+
+class Table(Section):
+    """An event-grained table that `tables/<name>.sql` selects."""
+
+    keys: list[Name] = Field(min_length=1)
+
+
+class Data(Section):
+    start: str
+    """First instant of interest, ISO 8601."""
+    sources: dict[Name, Source] = Field(min_length=1)
+    tables: dict[Name, Table] = {}
+    """Feature tables; the prediction table is named by `problem`."""
+
+
+class Expectations(Section):
+    examples: int = Field(5, ge=1, le=20)
+    """Failing rows quoted per expectation."""
+
+
+class Features(Section):
+    service: Name
+    """Feature service, versioned by name."""
+    stale: Literal["null", "reject"] = "null"
+    """What serving does with a value older than its view's TTL."""
+    missing: Literal["null", "reject"] = "null"
+    """What serving does when an entity has no value."""
+    chunk_days: int = Field(31, ge=1)
+    """Length of one resumable materialization chunk."""
+
+
+class Gpu(Section):
+    type: str = "nvidia.com/gpu"
+    count: int = Field(1, ge=1)
+
+
+class Toleration(Section):
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+class Resources(Section):
+    """What a step asks the cluster for."""
+
+    cpu: str = ""
+    memory: str = ""
+    gpu: Gpu | None = None
+    tolerations: list[Toleration] = []
+    node_selector: dict[str, str] = {}
+    retries: int = Field(0, ge=0, le=5)
+    timeout_seconds: int = Field(0, ge=0)
+    """0: no limit."""
+
+
+class XGBoost(Section):
+    kind: Literal["xgboost"]
+    rounds: int = Field(400, ge=1)
+    early_stopping_rounds: int = Field(30, ge=1)
+    learning_rate: float = Field(0.08, gt=0, le=1)
+    max_depth: int = Field(6, ge=1, le=16)
+    min_child_weight: float = Field(1.0, ge=0)
+    subsample: float = Field(1.0, gt=0, le=1)
+    colsample_bytree: float = Field(1.0, gt=0, le=1)
+    reg_lambda: float = Field(1.0, ge=0)
+
+
+class TorchTabular(Section):
+    kind: Literal["torch_tabular"]
+    epochs: int = Field(10, ge=1)
+    batch_rows: int = Field(2048, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    hidden: list[int] = Field([128, 64], min_length=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    embedding_width: int = Field(8, ge=1)
+    patience_epochs: int = Field(3, ge=1)
+
+
+class Train(Section):
+    trainer: Annotated[XGBoost | TorchTabular, Field(discriminator="kind")]
+    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 7
+    validation_days: int = Field(14, ge=1)
+    """Newest days before the holdout, for early stopping."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Boosting rounds or epochs between checkpoints."""
+    window_days: int = Field(0, ge=0)
+    """0: expanding window from `data.start`; else only the newest days."""
+
+
+class Tune(Section):
+    enabled: bool = False
+    trials: int = Field(20, ge=1)
+    timeout_seconds: int = Field(600, ge=1)
+    space: dict[Name, list[float]] = {}
+    """Trainer parameter to [low, high]."""
+
+
+class Leakage(Section):
+    max_gap: float | None = None
+    """Largest allowed advantage of a random split over the time split; absent: only reported."""
+
+
+class Fairness(Section):
+    groups: list[Name] = []
+    max_difference: float | None = None
+
+
+class Evaluate(Section):
+    holdout_days: int = Field(21, ge=2)
+    metric: Literal["auc", "logloss", "rmse", "mae"] = "auc"
+    margin: float = Field(0.0, ge=0)
+    """Non-inferiority: the lower bound of the paired difference to the champion must exceed -margin."""
+    min_lift: float = 0.0
+    """The lower bound of the paired difference to the cheap baseline must exceed this."""
+    min_rows: int = Field(1000, ge=1)
+    max_calibration_error: float | None = None
+    slices: list[Name] = []
+    min_slice_rows: int = Field(500, ge=1)
+    slice_margin: float = Field(0.05, ge=0)
+    fairness: Fairness = Fairness()
+    leakage: Leakage = Leakage()
+    bootstrap_samples: int = Field(500, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = 7
+
+
+class Package(Section):
+    workers: int = Field(1, ge=1)
+    timeout_seconds: int = Field(10, ge=1)
+    max_batch_rows: int = Field(1000, ge=1)
+    max_request_bytes: int = Field(1_000_000, ge=1024)
+    golden_rows: int = Field(64, ge=1, le=1000)
+    tolerance: float = Field(1e-6, gt=0)
+    probe_requests: int = Field(300, ge=10)
+    max_p99_ms: float = Field(250.0, gt=0)
+    max_rss_mb: float = Field(1500.0, gt=0)
+
+    @model_validator(mode="after")
+    def _golden_fit_one_batch(self) -> "Package":
+        if self.golden_rows > self.max_batch_rows:
+            raise ValueError("golden_rows must not exceed max_batch_rows")
+        return self

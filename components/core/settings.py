@@ -1,0 +1,75 @@
+"""Where state lives: the only reader of environment variables.
+
+Addresses and credentials come from the environment, never from pipeline parameters.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+# Libraries read these when they are imported, so they are set before anything heavy is.
+QUIET = {
+    "BENTOML_DO_NOT_TRACK": "true",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "FEAST_USAGE": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+
+
+class Settings(BaseModel):
+    """Addresses of every store; the defaults are embedded and live under `home`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    feature_repo: Path
+    ledger_url: str
+    mlflow_uri: str
+    feature_registry_url: str
+    online_store_url: str
+    workflow: str = ""
+    """Name of the Argo Workflow that runs this step; empty outside a cluster."""
+
+    @property
+    def snapshots(self) -> Path:
+        return self.home / "snapshots"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def bentos(self) -> Path:
+        return self.home / "bentos"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.home / "mlflow" / "artifacts"
+
+
+def load_settings() -> Settings:
+    """Read the environment and switch library telemetry and pickle loading off.
+
+    Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_WORKFLOW.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    read = os.environ.get
+    home = Path(read("DRIFTLINE_HOME") or ".driftline").absolute()
+    return Settings(
+        home=home,
+        feature_repo=Path(read("DRIFTLINE_FEATURE_REPO") or "feature_repo").absolute(),
+        ledger_url=read("DRIFTLINE_LEDGER_URL") or f"sqlite:///{home}/ledger.db",
+        mlflow_uri=read("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
+        feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or f"sqlite:///{home}/feast/registry.db",
+        online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or f"sqlite:///{home}/feast/online.db",
+        workflow=read("DRIFTLINE_WORKFLOW") or "",
+    )

@@ -1,0 +1,41 @@
+"""Writing files so that a reader sees the whole file or none of it."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from components.core.errors import StorageFailed
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then rename it into place.
+
+    Raises StorageFailed when the disk is full, read-only or out of reach; nothing is left behind then.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write {path}",
+            measured=error.strerror or str(error),
+            allowed="a writable folder with free space",
+            next_step="free space or point DRIFTLINE_HOME at a writable folder, then run the command again",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
