@@ -87,6 +87,8 @@ class ModelCard(BaseModel):
     first: datetime
     last: datetime
     """Prediction instants of the first and last training row."""
+    holdout_from: datetime
+    """Rows with a prediction instant at or after this one were never trained on."""
     rows: int
     validation: dict[str, float]
     seconds: float

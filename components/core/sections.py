@@ -125,6 +125,8 @@ class Train(Section):
     trainer: Annotated[XGBoost | TorchTabular, Field(discriminator="kind")]
     device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 7
+    holdout_days: int = Field(21, ge=2)
+    """Newest days, never trained on: the gate judges on them."""
     validation_days: int = Field(14, ge=1)
     """Newest days before the holdout, for early stopping."""
     checkpoint_every: int = Field(50, ge=1)
@@ -152,7 +154,6 @@ class Fairness(Section):
 
 
 class Evaluate(Section):
-    holdout_days: int = Field(21, ge=2)
     metric: Literal["auc", "logloss", "rmse", "mae"] = "auc"
     margin: float = Field(0.0, ge=0)
     """Non-inferiority: the lower bound of the paired difference to the champion must exceed -margin."""
