@@ -52,6 +52,8 @@ class Data(Section):
     start: str
     """First instant of interest, ISO 8601."""
     sources: dict[Name, Source] = Field(min_length=1)
+    views: list[Name] = []
+    """Intermediate SELECTs that tables read, in order; they are not written."""
     tables: dict[Name, Table] = {}
     """Feature tables; the prediction table is named by `problem`."""
 

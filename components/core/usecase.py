@@ -46,8 +46,8 @@ class UseCase(Section):
 
     @property
     def tables(self) -> list[str]:
-        """Names of all SQL tables: the feature tables and the prediction table."""
-        return sorted({*self.data.tables, self.problem.table})
+        """Names of all SQL files: intermediate views, feature tables and the prediction table."""
+        return sorted({*self.data.views, *self.data.tables, self.problem.table})
 
 
 def load_use_case(folder: Path) -> UseCase:
@@ -107,7 +107,7 @@ def load_sql(folder: Path, use_case: UseCase) -> dict[str, str]:
     unknown = sorted(set(present) - set(use_case.tables))
     if missing or unknown:
         raise ConfigError(
-            f"{folder / 'tables'} does not match data.tables and problem.table",
+            f"{folder / 'tables'} does not match data.views, data.tables and problem.table",
             measured=f"missing {missing}, undeclared {unknown}",
             allowed=", ".join(use_case.tables),
             next_step="add the SQL file or declare the table in use_case.yaml",
