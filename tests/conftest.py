@@ -1,0 +1,220 @@
+"""Real servers and settings for every test.
+
+`redis_url` and `postgres_url` give each test an empty database of a private server that this test session starts
+on a free local port. A part that is not installed skips its tests, saying which package is missing, unless the
+environment variable DRIFTLINE_REQUIRE (such as `redis,postgres,torch`) names it: then they fail.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.core.settings import QUIET, Settings
+
+REPOSITORY = Path(__file__).parent.parent
+INSTALL = {
+    "redis": "redis-server (Debian and Ubuntu: apt-get install redis-server)",
+    "postgres": "PostgreSQL (Debian and Ubuntu: apt-get install postgresql)",
+    "torch": "torch (pip install 'driftline[torch]')",
+}
+START_SECONDS = 60
+
+# Before any library is imported: no telemetry from tests.
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+
+def _postgres_binaries() -> Path | None:
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).parent
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    return packaged[-1].parent if packaged else None
+
+
+def _is_installed(part: str) -> bool:
+    if part == "redis":
+        return shutil.which("redis-server") is not None
+    if part == "postgres":
+        return _postgres_binaries() is not None
+    return importlib.util.find_spec(part) is not None
+
+
+def _require(part: str) -> None:
+    """Skip the test when a part is not installed; fail it when DRIFTLINE_REQUIRE names the part."""
+    if _is_installed(part):
+        return
+    message = f"needs {INSTALL[part]}"
+    if part in os.environ.get("DRIFTLINE_REQUIRE", "").split(","):
+        pytest.fail(f"{message}; DRIFTLINE_REQUIRE names {part}")
+    pytest.skip(message)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for part in INSTALL:
+        if item.get_closest_marker(part):
+            _require(part)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _serve(
+    command: Callable[[int], list[str]], log: Path, is_ready: Callable[[int, int], bool], **popen: Any
+) -> Iterator[int]:
+    """Run a server until the end of the block and yield its port.
+
+    Another process may take a free port first, so `is_ready(port, pid)` must know our server, and there are three tries.
+    """
+    # A test session that is killed takes its servers with it.
+    prefix = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+    for _attempt in range(3):
+        port = _free_port()
+        with log.open("w") as output:
+            server = subprocess.Popen([*prefix, *command(port)], stdout=output, stderr=output, **popen)
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while server.poll() is None and time.monotonic() < deadline:
+                if is_ready(port, server.pid):
+                    yield port
+                    return
+                time.sleep(0.05)
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+    pytest.fail(f"{command(0)[0]} did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Start a private Redis without persistence and yield its URL."""
+    _require("redis")
+    import redis
+
+    def is_ready(port: int, pid: int) -> bool:
+        try:
+            return int(redis.Redis(port=port).info("server")["process_id"]) == pid
+        except redis.ConnectionError:
+            return False
+
+    with tempfile.TemporaryDirectory(prefix="driftline-redis-") as folder:
+
+        def command(port: int) -> list[str]:
+            options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+            return ["redis-server", *options]
+
+        with _serve(command, Path(folder) / "server.log", is_ready) as port:
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """Return the URL of an empty Redis."""
+    import redis
+
+    redis.Redis.from_url(redis_server).flushall()
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a private PostgreSQL cluster and yield the URL of its server, without a database name."""
+    _require("postgres")
+    import psycopg
+
+    binaries = _postgres_binaries()
+    assert binaries is not None
+    # PostgreSQL refuses to run as root.
+    account = _unprivileged_account() if os.geteuid() == 0 else None
+    popen: dict[str, Any] = {"user": account, "group": _group_of(account), "extra_groups": []} if account else {}
+    password = uuid.uuid4().hex
+
+    def is_ready(port: int, pid: int) -> bool:
+        try:
+            # Only our server knows the password.
+            psycopg.connect(host="127.0.0.1", port=port, user="driftline", password=password, dbname="postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    # Not below pytest's own folder: other accounts cannot enter that one.
+    with tempfile.TemporaryDirectory(prefix="driftline-pg-") as folder:
+        (Path(folder) / "password").write_text(password)
+        if account:
+            for path in (folder, f"{folder}/password"):
+                shutil.chown(path, account)
+        data = f"{folder}/data"
+        initdb = [str(binaries / "initdb"), "-D", data, "-U", "driftline", "-A", "scram-sha-256", "-E", "UTF8"]
+        options = ["--pwfile", f"{folder}/password", "--no-sync", "--locale=C"]
+        made = subprocess.run([*initdb, *options], capture_output=True, text=True, check=False, cwd=folder, **popen)
+        if made.returncode:
+            pytest.fail(f"initdb failed:\n{made.stderr[-2000:]}")
+
+        def command(port: int) -> list[str]:
+            # Tests kill clients, never the machine: nothing here needs to survive a power cut.
+            given = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off"}
+            given |= {"max_connections": 200, "shared_buffers": "32MB"}
+            return [str(binaries / "postgres"), "-D", data, *(f"--{key}={value}" for key, value in given.items())]
+
+        with _serve(command, Path(folder) / "server.log", is_ready, cwd=folder, **popen) as port:
+            yield f"postgresql+psycopg://driftline:{password}@127.0.0.1:{port}"
+
+
+def _unprivileged_account() -> str:
+    import pwd
+
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _group_of(account: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(account).pw_gid
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """Yield the SQLAlchemy URL of an empty database, dropped after the test."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = f"{postgres_server}/postgres".replace("+psycopg", "")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield f"{postgres_server}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return embedded settings with all state below the test's own folder; `feature_repo` is the repository's own."""
+    home = tmp_path / "home"
+    return Settings(
+        home=home,
+        feature_repo=REPOSITORY / "feature_repo",
+        ledger_url=f"sqlite:///{home}/ledger.db",
+        mlflow_uri=f"sqlite:///{home}/mlflow/mlflow.db",
+        feature_registry_url=f"sqlite:///{home}/feast/registry.db",
+        online_store_url=f"sqlite:///{home}/feast/online.db",
+    )
