@@ -5,6 +5,7 @@ A folder with `training_set.parquet`, `training_set.json` and `registry.pb` (the
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,6 +50,10 @@ class TrainingSet(BaseModel):
     """Join key to its Arrow type."""
     label: str
     inputs: list[Input]
+    stale: Literal["null", "reject"] = "null"
+    """What serving does with a value older than its view's TTL (`features.stale`)."""
+    missing: Literal["null", "reject"] = "null"
+    """What serving does when an entity has no value (`features.missing`)."""
 
 
 def write_manifest(folder: Path, training_set: TrainingSet) -> None:
