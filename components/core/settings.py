@@ -30,6 +30,9 @@ class Settings(BaseModel):
     mlflow_uri: str
     feature_registry_url: str
     online_store_url: str
+    run_key: str = ""
+    """Identity of this run: the KFP run id on a cluster, our own key locally. It is no parameter, since a
+    parameter that changes with each run would defeat the cache of every step."""
     workflow: str = ""
     """Name of the Argo Workflow that runs this step; empty outside a cluster."""
 
@@ -58,7 +61,7 @@ def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
-    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_WORKFLOW.
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -71,5 +74,6 @@ def load_settings() -> Settings:
         mlflow_uri=read("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or f"sqlite:///{home}/feast/registry.db",
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or f"sqlite:///{home}/feast/online.db",
+        run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",
     )
