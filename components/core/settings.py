@@ -35,6 +35,8 @@ class Settings(BaseModel):
     parameter that changes with each run would defeat the cache of every step."""
     workflow: str = ""
     """Name of the Argo Workflow that runs this step; empty outside a cluster."""
+    mlflow_run: str = ""
+    """MLflow run that KFP's own MLflow plugin opened for this step; empty without the plugin."""
 
     @property
     def snapshots(self) -> Path:
@@ -61,10 +63,10 @@ def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
-    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW.
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
+    MLFLOW_RUN_ID.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    silence_libraries()
     read = os.environ.get
     home = Path(read("DRIFTLINE_HOME") or ".driftline").absolute()
     return Settings(
@@ -76,4 +78,11 @@ def load_settings() -> Settings:
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or f"sqlite:///{home}/feast/online.db",
         run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",
+        mlflow_run=read("MLFLOW_RUN_ID") or "",
     )
+
+
+def silence_libraries() -> None:
+    """Switch telemetry and pickle loading off for every library that is imported after this call."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
