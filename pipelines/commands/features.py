@@ -1,0 +1,31 @@
+"""`driftline features`: apply definitions to the registry, fill the online store."""
+
+import click
+
+from components.core.settings import load_settings
+from pipelines.commands.options import use_case_option
+
+
+@click.group("features")
+def command() -> None:
+    """Feature definitions and the online store."""
+
+
+@command.command("apply")
+@use_case_option
+def apply(use_case: str) -> None:
+    """Apply a use case's features.py to the registry and print the definitions' digest."""
+    from components.features.apply import apply_definitions
+
+    click.echo(apply_definitions(load_settings(), use_case))
+
+
+@command.command("materialize")
+@use_case_option
+@click.option("--as-of", default="", help="Instant, ISO 8601; default: the newest snapshot's.")
+def materialize(use_case: str, as_of: str) -> None:
+    """Fill the online store from the newest snapshot, resuming where a former call stopped."""
+    from components.features.materialize import materialize_latest
+
+    for line in materialize_latest(load_settings(), use_case, as_of):
+        click.echo(line)

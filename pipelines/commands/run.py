@@ -1,0 +1,40 @@
+"""`driftline run`: execute a pipeline on this machine."""
+
+import json
+
+import click
+
+from components.core.settings import load_settings
+from pipelines.commands.options import json_option, parse_overrides, use_case_option
+from pipelines.commands.summary import as_json_document, exit_code, summarize
+
+
+@click.group("run")
+def command() -> None:
+    """Run a pipeline on this machine."""
+
+
+@command.command("training")
+@use_case_option
+@click.option("--as-of", default=None, help="Virtual instant, ISO 8601; '' is now. Default: the use case's own.")
+@click.option("--param", "params", multiple=True, help="Override one key: SECTION.KEY=VALUE.")
+@json_option
+def training(use_case: str, as_of: str | None, params: tuple[str, ...], as_json: bool) -> int:
+    """Train a challenger, judge it, and promote it if the gate says so."""
+    from pipelines.catalog import overridable, read_case
+    from pipelines.execute import run_training
+    from pipelines.progress import show
+
+    settings = load_settings()
+    overrides = parse_overrides(params, overridable(read_case(settings.feature_repo, use_case)))
+    if as_of is not None:
+        overrides["as_of"] = as_of
+    record = run_training(
+        settings,
+        use_case,
+        overrides=overrides,
+        notify=show,
+        announce=lambda key: click.echo(f"{use_case} training, run {key}", err=True),
+    )
+    click.echo(json.dumps(as_json_document(settings, record), indent=2) if as_json else summarize(settings, record))
+    return exit_code(record.state)

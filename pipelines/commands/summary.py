@@ -1,0 +1,81 @@
+"""What a finished run says about itself."""
+
+from pathlib import Path
+from typing import Any
+
+from components.core.settings import Settings
+from components.core.verdict import Verdict, read_verdict
+from pipelines.local import RunRecord, RunState
+
+EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, "refused": 3}
+
+
+def exit_code(state: RunState) -> int:
+    """Return the process exit code of a run's state."""
+    return EXIT_CODES.get(state, 1)
+
+
+def artifact(record: RunRecord, step: str, name: str) -> Path | None:
+    """Return the path of a step's output artifact, if the step ran."""
+    for done in record.steps:
+        if done.name == step:
+            listed = done.inputs.get("outputs", {}).get("artifacts", {}).get(name, {}).get("artifacts", [])
+            paths = [Path(item["uri"]) for item in listed]
+            return paths[0] if paths and paths[0].exists() else None
+    return None
+
+
+def verdict(record: RunRecord, step: str) -> Verdict | None:
+    """Return the verdict that a judging step wrote."""
+    path = artifact(record, step, "verdict")
+    return read_verdict(path) if path else None
+
+
+def summarize(settings: Settings, record: RunRecord) -> str:
+    """Describe a run's outcome in a few lines, with the next step."""
+    from components.core.ledger.champions import read_champion
+    from components.core.ledger.engine import open_ledger
+
+    lines = [f"run {record.id} {record.state} after {_seconds(record):.1f} s"]
+    judged = verdict(record, "evaluate")
+    if judged:
+        lines.append(f"gate: {judged.decision}")
+        lines += [f"  {'✔' if r.passed else '✘'} {r.message}" for r in judged.reasons]
+    failed = record.failed_step
+    if failed and failed.failure:
+        lines += [f"{failed.name}: {failed.failure.type}: {failed.failure.message}", f"more: driftline why {record.id}"]
+    champion = read_champion(open_ledger(settings.ledger_url), record.use_case)
+    if champion:
+        own = " (this run)" if champion.run_id == record.id else ""
+        lines.append(f"champion: {champion.model} version {champion.version}{own}")
+    for step, name, what in (("validate", "page", "data report"), ("evaluate", "report", "gate report")):
+        path = artifact(record, step, name)
+        if path:
+            lines.append(f"{what}: {path}")
+    return "\n".join(lines)
+
+
+def as_json_document(settings: Settings, record: RunRecord) -> dict[str, Any]:
+    """Describe a run's outcome for programs."""
+    from components.core.ledger.champions import read_champion
+    from components.core.ledger.engine import open_ledger
+
+    champion = read_champion(open_ledger(settings.ledger_url), record.use_case)
+    verdicts = {step: verdict(record, step) for step in ("validate", "evaluate")}
+    return {
+        "run": record.id,
+        "use_case": record.use_case,
+        "pipeline": record.pipeline,
+        "state": record.state,
+        "seconds": round(_seconds(record), 1),
+        "steps": [{"name": s.name, "state": s.state, "seconds": round(s.seconds, 1)} for s in record.steps],
+        "verdicts": {step: found.model_dump(mode="json") for step, found in verdicts.items() if found},
+        "failure": record.failed_step.failure.model_dump()
+        if record.failed_step and record.failed_step.failure
+        else None,
+        "champion": champion.model_dump(mode="json") if champion else None,
+    }
+
+
+def _seconds(record: RunRecord) -> float:
+    return ((record.finished_at or record.started_at) - record.started_at).total_seconds()

@@ -1,0 +1,37 @@
+"""One local training run from a use case's name to its outcome in the ledger."""
+
+from collections.abc import Callable
+from typing import Any
+
+from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.runs import claim_run, finish_run
+from components.core.settings import Settings
+from pipelines.catalog import Case, read_case
+from pipelines.compile import compile_training
+from pipelines.definitions import applied_definitions
+from pipelines.events import Step
+from pipelines.local import RunRecord, new_run_key, run_locally
+
+def run_training(
+    settings: Settings,
+    name: str,
+    *,
+    overrides: dict[str, Any],
+    notify: Callable[[Step], None],
+    announce: Callable[[str], None],
+) -> RunRecord:
+    """Compile and run the training pipeline of a use case; the outcome is in the ledger and in the record."""
+    case: Case = read_case(settings.feature_repo, name)
+    migrate(settings.ledger_url)
+    ledger = open_ledger(settings.ledger_url)
+    ir = compile_training(case, applied_definitions(settings, name))
+    run_key = new_run_key(name)
+    announce(run_key)
+    claim_run(ledger, run_key, run_key, "training", name)
+    record = run_locally(
+        settings, run_key=run_key, pipeline="training", use_case=name, ir=ir, arguments=overrides, notify=notify
+    )
+    failed = record.failed_step
+    reason = f"{failed.failure.type}: {failed.failure.message}" if failed and failed.failure else ""
+    finish_run(ledger, run_key, record.state, reason=reason, failed_step=failed.name if failed else "")
+    return record

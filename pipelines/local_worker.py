@@ -1,0 +1,35 @@
+"""Child process of a local run: executes one compiled pipeline with KFP's local runner.
+
+    python -m pipelines.local_worker IR.yaml ARGUMENTS.json PIPELINE_ROOT
+
+It leads a process group of its own and ends that group when its standard input closes, so that no step outlives the
+command line, however that one ends.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the pipeline; the exit code is 0 only if every task succeeded."""
+    ir, arguments, root = (Path(argument) for argument in sys.argv[1:4])
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+    from kfp import components, local
+
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    pipeline = components.load_component_from_file(str(ir))
+    pipeline(**json.loads(arguments.read_text(encoding="utf-8")))
+
+
+def _die_with_parent() -> None:
+    sys.stdin.read()
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
