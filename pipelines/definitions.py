@@ -15,7 +15,9 @@ def applied_definitions(settings: Settings, use_case: str) -> str:
     """
     marker = settings.home / "feast" / f"{use_case}.applied"
     files = [settings.feature_repo / use_case / "features.py", settings.feature_repo / "feature_store.yaml"]
-    key = json_digest([version("feast"), settings.feature_registry_url, *(file_digest(f) for f in files if f.is_file())])
+    key = json_digest(
+        [version("feast"), settings.feature_registry_url, *(file_digest(f) for f in files if f.is_file())]
+    )
     if marker.is_file():
         known, _, digest = marker.read_text(encoding="utf-8").partition(" ")
         if known == key:

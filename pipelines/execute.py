@@ -12,6 +12,7 @@ from pipelines.definitions import applied_definitions
 from pipelines.events import Step
 from pipelines.local import RunRecord, new_run_key, run_locally
 
+
 def run_training(
     settings: Settings,
     name: str,

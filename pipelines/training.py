@@ -51,9 +51,7 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
             snapshot = placed(
                 ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
             ).outputs["snapshot"]
-            checked = placed(
-                validate_step(use_case=case, snapshot=snapshot, suite=suite, config=expectations)
-            )
+            checked = placed(validate_step(use_case=case, snapshot=snapshot, suite=suite, config=expectations))
             training_set = placed(
                 features_step(
                     use_case=case,
@@ -94,8 +92,6 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
                     verdict=judged.outputs["verdict"],
                 )
             ).outputs["bento"]
-            placed(
-                promote_step(use_case=case, bento=bento, model=model, verdict=judged.outputs["verdict"])
-            )
+            placed(promote_step(use_case=case, bento=bento, model=model, verdict=judged.outputs["verdict"]))
 
     return training

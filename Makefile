@@ -1,0 +1,52 @@
+# The interface: thin calls, no logic. `make setup EXTRA=torch` adds the torch trainer.
+PYTHON ?= python3.11
+EXTRA ?=
+BIN := .venv/bin
+LOCK := requirements/$(or $(EXTRA),dev).txt
+STAMP := .venv/.installed-$(or $(EXTRA),dev)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check bench compile lock golden clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv with .venv/bin/driftline
+
+$(STAMP): $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: setup  ## run the main job: train, gate, package and promote a model, then ask it
+	$(BIN)/driftline demo
+
+test: setup  ## pass the tests (fast ones; at most ten minutes on two cores)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: setup  ## pass the slow tests
+	$(BIN)/pytest -m slow
+
+check: setup  ## lint, types, import contracts, lock and golden drift
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/golden
+
+bench: setup  ## measure against peers in the same run, as ratios
+	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+
+compile: setup  ## compile every use case's pipeline to dist/
+	for c in feature_repo/*/use_case.yaml; do $(BIN)/driftline compile --use-case $$(basename $$(dirname $$c)) || exit 1; done
+
+lock: setup  ## resolve requirements/ again
+	sh requirements/lock.sh $(BIN)/uv
+
+golden: setup  ## rewrite the golden files after a wanted change
+	$(BIN)/pytest -q tests/golden --update-golden
+
+clean:  ## remove state and environment
+	rm -rf .venv .driftline dist
