@@ -13,6 +13,9 @@ from components.validate.suite import Expectation, nearest
 
 log = logging.getLogger(__name__)
 
+SPOKEN = {"column", "column_A", "column_B", "min_value", "max_value", "mostly", "value_set", "condition_parser"}
+"""Arguments that a description words itself."""
+
 
 def run_expectations(
     table: str, rows: pa.Table, expectations: list[Expectation], *, keys: list[str], examples: int
@@ -95,16 +98,17 @@ def _judge(
         observed = show(_plain(result.get("observed_value")))
     else:
         percent = float(percent)
-        observed = f"{result['unexpected_count']:,} of {result['element_count']:,} rows fail ({show_percent(percent)})"
+        observed = (
+            f"{result['unexpected_count']:,} of {result['element_count']:,} rows failing ({show_percent(percent)})"
+        )
     expected = describe(expectation)
-    verb = "holds" if outcome["success"] else "does not hold"
     return Finding(
         table=table,
         column=expectation.column,
         check=expectation.type,
         severity=expectation.severity,
         passed=outcome["success"],
-        message=f"{_subject(table, expectation)}: {expected} {verb}: {observed}",
+        message=f"{_subject(table, expectation)}: expected {expected}, found {observed}",
         expected=expected,
         observed=observed,
         failing_percent=percent,
@@ -151,19 +155,23 @@ def quote_rows(rows: pa.Table, positions: list[int], columns: list[str]) -> list
 def describe(expectation: Expectation) -> str:
     """Say in words what an expectation wants."""
     kwargs = expectation.kwargs
-    what = expectation.type.removeprefix("expect_").removeprefix("column_").removeprefix("table_").replace("_", " ")
+    words = expectation.type.removeprefix("expect_").removeprefix("column_").removeprefix("table_").replace("_", " ")
+    what = words.replace(" to not be ", " not ").replace(" to be ", " ").removeprefix("values ")
+    if "column_A" in kwargs and what.startswith("pair values a "):
+        what = f"{kwargs['column_A']} {what.removeprefix('pair values a ').removesuffix(' b')} {kwargs['column_B']}"
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if low is not None and high is not None:
         what = f"{what} {show(low)} and {show(high)}"
     elif low is not None or high is not None:
         bound = f"at least {show(low)}" if high is None else f"at most {show(high)}"
         what = f"{what.removesuffix(' between')} {bound}"
-    named = ("column", "column_A", "column_B", "column_list", "min_value", "max_value", "mostly", "condition_parser")
-    others = [f"{name} = {show(value)}" for name, value in kwargs.items() if name not in named]
+    if "value_set" in kwargs:
+        what = f"{what} {', '.join(show(value) for value in kwargs['value_set'])}"
+    others = [f"{name} {show(value)}" for name, value in kwargs.items() if name not in SPOKEN]
     if others:
         what = f"{what} ({', '.join(others)})"
     mostly = kwargs.get("mostly", 1)
-    return what if mostly == 1 else f"{what}, in at least {show_percent(100 * mostly)} of rows"
+    return what if mostly == 1 else f"{what}, in at least {show(100.0 * mostly)} % of rows"
 
 
 def _plain(value: Any) -> Any:

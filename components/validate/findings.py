@@ -60,7 +60,12 @@ def show(value: Any) -> str:
         text = f"{value:.6g}"
     else:
         text = str(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    return shorten(text, LONGEST_VALUE)
+
+
+def shorten(text: str, longest: int) -> str:
+    """Cut a text to at most `longest` characters, with an ellipsis when something is missing."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def show_percent(percent: float) -> str:

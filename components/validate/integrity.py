@@ -67,18 +67,24 @@ def check_predictions(table: str, rows: pa.Table, keys: list[str], examples: int
 
 
 def check_filled(table: str, rows: pa.Table) -> list[Finding]:
-    """Require at least one value per column: critical in a prediction table, a warning in a feature table.
+    """Require a value in every column; one finding per empty column, else one for the table.
 
-    Other checks of an empty column hold trivially, so this one must not be missing.
+    An empty column is critical in a prediction table and a warning in a feature table. Expectations about an empty
+    column hold trivially, so this check must not be missing.
     """
     severity: Severity = "critical" if LABEL_TIME in rows.column_names else "warning"
-    findings = []
-    for name in rows.column_names:
-        column = rows.column(name)
-        empty = pc.sum(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))).as_py() == rows.num_rows
-        observed = f"all {rows.num_rows:,} rows are null" if empty else "has values"
-        findings.append(_finding(table, name, "not_all_null", not empty, "at least one value", observed, severity))
-    return findings
+    expected = "at least one value in every column"
+    empty = [name for name in rows.column_names if _null_count(rows.column(name)) == rows.num_rows]
+    observed = f"all {rows.num_rows:,} rows are null"
+    if not empty:
+        return [
+            _finding(table, "", "not_all_null", True, expected, f"{rows.num_columns} columns have values", severity)
+        ]
+    return [_finding(table, name, "not_all_null", False, expected, observed, severity) for name in empty]
+
+
+def _null_count(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))).as_py())
 
 
 def repeated(rows: pa.Table, keys: list[str]) -> pa.ChunkedArray:
@@ -106,7 +112,7 @@ def _rows_finding(
 ) -> Finding:
     positions = pc.indices_nonzero(bad)
     percent = 100 * len(positions) / max(1, rows.num_rows)
-    observed = f"{len(positions):,} of {rows.num_rows:,} rows fail ({show_percent(percent)})"
+    observed = f"{len(positions):,} of {rows.num_rows:,} rows failing ({show_percent(percent)})"
     quoted = quote_rows(rows, positions.slice(0, examples).to_pylist(), [*keys, column])
     finding = _finding(table, column, check, len(positions) == 0, expected, observed)
     return finding.model_copy(update={"failing_percent": percent, "examples": quoted})
@@ -128,7 +134,7 @@ def _finding(
         check=check,
         severity=severity,
         passed=passed,
-        message=f"{subject}: {expected}: {observed}",
+        message=f"{subject}: expected {expected}, found {observed}",
         expected=expected,
         observed=observed,
     )

@@ -5,7 +5,9 @@ from html import escape
 
 from components.core.tables import Snapshot
 from components.core.verdict import Verdict
-from components.validate.findings import Finding, show, show_percent
+from components.validate.findings import Finding, shorten, show, show_percent
+
+LONGEST_TEXT = 400
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6470; --line: #dfe3e8; --paper: #fff; --tint: #f6f7f9;
@@ -20,10 +22,10 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0 0 6px; } h2 { font-size: 17px
 h3 { font-size: 15px; margin: 0; } p { margin: 4px 0; } .soft { color: var(--soft); }
 code, .num { font-variant-numeric: tabular-nums; } code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
 .banner { border-left: 6px solid; border-radius: 6px; padding: 18px 20px; }
+.finding { border-left: 4px solid; border-radius: 6px; padding: 12px 16px; margin: 0 0 12px; }
 .bad { border-color: var(--bad); background: var(--bad-tint); } .bad h1, .bad h3 { color: var(--bad); }
 .good { border-color: var(--good); background: var(--good-tint); } .good h1 { color: var(--good); }
 .warn { border-color: var(--warn); background: var(--warn-tint); } .warn h3 { color: var(--warn); }
-.finding { border-left: 4px solid; border-radius: 6px; padding: 12px 16px; margin: 0 0 12px; }
 .scroll { overflow-x: auto; margin-top: 10px; } table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } td.num, th.num { text-align: right; } td.wide { white-space: normal; }
@@ -92,8 +94,11 @@ def _section(title: str, blocks: Iterable[str]) -> str:
 def _finding(finding: Finding, tone: str) -> str:
     subject = f"{finding.table}.{finding.column}" if finding.column else finding.table
     facts = {"Expected": finding.expected, "Found": finding.observed, "Why": finding.notes, "Check": finding.check}
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(show(text))}</dd>" for name, text in facts.items() if text)
-    return f'<div class="finding {tone}"><h3>{escape(show(subject))}</h3><dl>{rows}</dl>{_examples(finding)}</div>\n'
+    rows = "".join(
+        f"<dt>{name}</dt><dd>{escape(shorten(text, LONGEST_TEXT))}</dd>" for name, text in facts.items() if text
+    )
+    head = f"<h3>{escape(shorten(subject, LONGEST_TEXT))}</h3>"
+    return f'<div class="finding {tone}">{head}<dl>{rows}</dl>{_examples(finding)}</div>\n'
 
 
 def _examples(finding: Finding) -> str:
@@ -139,7 +144,7 @@ def _tables(snapshot: Snapshot, findings: list[Finding]) -> str:
 def _passed(findings: list[Finding]) -> str:
     rows = "".join(
         f"<tr><td>{escape(show('.'.join(p for p in (f.table, f.column) if p)))}</td>"
-        f'<td class="wide">{escape(show(f.expected))}</td>'
+        f'<td class="wide">{escape(shorten(f.expected, LONGEST_TEXT))}</td>'
         f'<td class="num">{"" if f.failing_percent is None else show_percent(f.failing_percent)}</td></tr>'
         for f in findings
     )
