@@ -1,0 +1,160 @@
+"""Champions: the last model of each use case that the gate approved, moved by compare-and-swap."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict
+
+from components.core.errors import LedgerError
+from components.core.ledger.connections import insert_if_absent, reading, writing
+from components.core.ledger.runs import end_run, unknown_run
+from components.core.ledger.schema import champions, promotions, runs
+
+Outcome = Literal["promoted", "superseded"]
+
+
+class Champion(BaseModel):
+    """The model version that a new one must beat."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: int
+    digest: str
+    """Digest of the model: its graph and encoding."""
+    bento_digest: str
+    bento_uri: str
+    run_id: str
+    promoted_at: datetime
+
+
+class Candidate(BaseModel):
+    """A model version that the gate approved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: int
+    digest: str
+    bento_digest: str
+    bento_uri: str
+    run_id: str
+    verdict_digest: str
+    as_of: datetime
+
+
+class Promotion(BaseModel):
+    """One line of a model's history."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    model: str
+    version: int
+    previous_version: int | None
+    """The champion that the gate compared with."""
+    outcome: Outcome
+    run_id: str
+    verdict_digest: str
+    at: datetime
+
+
+def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | None) -> Outcome:
+    """Make a candidate the champion if the champion still is the version that its gate compared with (None: none).
+
+    One transaction swaps the champion, writes the history and ends the run. Otherwise the candidate is recorded as
+    superseded and nothing else changes. A run has one outcome: asking again returns it. Raises LedgerError when the
+    run is unknown or has ended otherwise, so that a run declared dead promotes nothing.
+    """
+    with writing(engine) as connection:
+        # The lock makes a second attempt of the same run wait here; others meet at the champion's row.
+        state = connection.execute(
+            sa.select(runs.c.state).where(runs.c.id == candidate.run_id).with_for_update()
+        ).scalar_one_or_none()
+        if state is None:
+            raise unknown_run(candidate.run_id)
+        earlier: Outcome | None = connection.execute(
+            sa.select(promotions.c.outcome).where(
+                promotions.c.run_id == candidate.run_id, promotions.c.model == candidate.model
+            )
+        ).scalar_one_or_none()
+        if earlier is not None:
+            return earlier
+        if state != "running":
+            raise LedgerError(
+                f"run {candidate.run_id} has ended and promotes nothing",
+                measured=state,
+                allowed="running",
+                next_step="start a new run",
+            )
+        swapped = _swap(connection, candidate, expected_version)
+        outcome: Outcome = "promoted" if swapped else "superseded"
+        connection.execute(
+            sa.insert(promotions).values(
+                model=candidate.model,
+                version=candidate.version,
+                previous_version=expected_version,
+                outcome=outcome,
+                run_id=candidate.run_id,
+                verdict_digest=candidate.verdict_digest,
+                at=datetime.now(UTC),
+            )
+        )
+        if swapped:
+            end_run(connection, candidate.run_id, "succeeded", as_of=candidate.as_of)
+        else:
+            winner = connection.execute(
+                sa.select(champions.c.version).where(champions.c.model == candidate.model)
+            ).scalar_one_or_none()
+            reason = (
+                f"the gate compared version {candidate.version} with champion {expected_version}, now it is {winner}"
+            )
+            end_run(connection, candidate.run_id, "superseded", reason=reason, as_of=candidate.as_of)
+        return outcome
+
+
+def _swap(connection: sa.Connection, candidate: Candidate, expected_version: int | None) -> bool:
+    """Compare and swap the champion's row; the primary key decides between two first models."""
+    values = {
+        "version": candidate.version,
+        "model_digest": candidate.digest,
+        "bento_digest": candidate.bento_digest,
+        "bento_uri": candidate.bento_uri,
+        "run_id": candidate.run_id,
+        "verdict_digest": candidate.verdict_digest,
+        "promoted_at": datetime.now(UTC),
+    }
+    if expected_version is None:
+        return insert_if_absent(connection, champions, model=candidate.model, revision=1, **values)
+    update = (
+        sa.update(champions)
+        .where(champions.c.model == candidate.model, champions.c.version == expected_version)
+        .values(revision=champions.c.revision + 1, **values)
+    )
+    return connection.execute(update).rowcount == 1
+
+
+_CHAMPION = sa.select(
+    *(champions.c.model_digest.label(name) if name == "digest" else champions.c[name] for name in Champion.model_fields)
+).order_by(champions.c.model)
+
+
+def read_champion(engine: sa.Engine, model: str) -> Champion | None:
+    """Return the champion of a model, None before its first promotion."""
+    with reading(engine) as connection:
+        row = connection.execute(_CHAMPION.where(champions.c.model == model)).mappings().one_or_none()
+    return Champion.model_validate(dict(row)) if row is not None else None
+
+
+def list_champions(engine: sa.Engine) -> list[Champion]:
+    """Return the champion of every model, by name."""
+    with reading(engine) as connection:
+        return [Champion.model_validate(dict(row)) for row in connection.execute(_CHAMPION).mappings()]
+
+
+def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:
+    """Return the promotion history of a model, oldest first."""
+    query = sa.select(promotions).where(promotions.c.model == model).order_by(promotions.c.id)
+    with reading(engine) as connection:
+        return [Promotion.model_validate(dict(row)) for row in connection.execute(query).mappings()]

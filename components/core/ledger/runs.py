@@ -1,0 +1,128 @@
+"""Pipeline runs: who may execute one, and how it ended."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict
+
+from components.core.errors import LedgerError
+from components.core.ledger.connections import insert_if_absent, reading, writing
+from components.core.ledger.schema import runs
+
+FinalState = Literal["succeeded", "failed", "refused", "superseded", "cancelled"]
+RunState = Literal["running", FinalState]
+
+
+class Run(BaseModel):
+    """One run as the ledger knows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    pipeline: str
+    use_case: str
+    claimant: str
+    """The Argo Workflow that executes the run; on a laptop the run itself."""
+    state: RunState
+    reason: str
+    failed_step: str
+    as_of: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+def claim_run(engine: sa.Engine, run_id: str, claimant: str, pipeline: str, use_case: str) -> bool:
+    """Return whether this claimant executes the run: the first one does, also when it asks again.
+
+    KFP can start several Workflows for one run id, so the id alone is no claim. A failed run that its own claimant
+    claims again is running again. Raises LedgerError when the run id belongs to another pipeline or use case.
+    """
+    if not run_id or not claimant:
+        raise LedgerError("a run needs an id and a claimant", measured=f"id {run_id!r}, claimant {claimant!r}")
+    with writing(engine) as connection:
+        new = {"id": run_id, "pipeline": pipeline, "use_case": use_case, "claimant": claimant}
+        if insert_if_absent(
+            connection, runs, **new, state="running", reason="", failed_step="", started_at=datetime.now(UTC)
+        ):
+            return True
+        row = connection.execute(sa.select(runs).where(runs.c.id == run_id).with_for_update()).one()
+        if row.claimant != claimant:
+            return False
+        if (row.pipeline, row.use_case) != (pipeline, use_case):
+            raise LedgerError(
+                f"run {run_id} belongs to another pipeline or use case",
+                measured=f"{pipeline} of {use_case}",
+                allowed=f"{row.pipeline} of {row.use_case}",
+                next_step="choose another run key",
+            )
+        connection.execute(
+            sa.update(runs)
+            .where(runs.c.id == run_id, runs.c.state == "failed")
+            .values(state="running", reason="", failed_step="", finished_at=None)
+        )
+        return True
+
+
+def finish_run(
+    engine: sa.Engine,
+    run_id: str,
+    state: FinalState,
+    *,
+    reason: str = "",
+    failed_step: str = "",
+    as_of: datetime | None = None,
+) -> bool:
+    """Record how a running run ended and return whether this call did; a finished run keeps its first end.
+
+    Raises LedgerError when nobody claimed the run.
+    """
+    with writing(engine) as connection:
+        if end_run(connection, run_id, state, reason=reason, failed_step=failed_step, as_of=as_of):
+            return True
+    if read_run(engine, run_id) is None:
+        raise unknown_run(run_id)
+    return False
+
+
+def end_run(
+    connection: sa.Connection,
+    run_id: str,
+    state: FinalState,
+    *,
+    reason: str = "",
+    failed_step: str = "",
+    as_of: datetime | None = None,
+) -> bool:
+    """End a run that is running, as a part of the caller's transaction."""
+    values = {"state": state, "reason": reason, "failed_step": failed_step, "finished_at": datetime.now(UTC)}
+    if as_of is not None:
+        values["as_of"] = as_of
+    update = sa.update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(**values)
+    return connection.execute(update).rowcount == 1
+
+
+def unknown_run(run_id: str) -> LedgerError:
+    return LedgerError(
+        "the ledger does not know this run", measured=run_id, allowed="a run that the step `claim` recorded"
+    )
+
+
+def read_run(engine: sa.Engine, run_id: str) -> Run | None:
+    """Return a run, None when nobody claimed it."""
+    with reading(engine) as connection:
+        row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().one_or_none()
+    return Run.model_validate(dict(row)) if row is not None else None
+
+
+def list_runs(
+    engine: sa.Engine, *, limit: int = 20, use_case: str = "", state: RunState | Literal[""] = ""
+) -> list[Run]:
+    """Return the newest runs first, optionally of one use case or in one state."""
+    query = sa.select(runs).order_by(runs.c.started_at.desc(), runs.c.id).limit(limit)
+    if use_case:
+        query = query.where(runs.c.use_case == use_case)
+    if state:
+        query = query.where(runs.c.state == state)
+    with reading(engine) as connection:
+        return [Run.model_validate(dict(row)) for row in connection.execute(query).mappings()]

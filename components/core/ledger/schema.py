@@ -1,0 +1,107 @@
+"""The tables of the ledger: what must happen once. Every other store can be rebuilt from them and from Git."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+# Revision that this code needs; revisions are numbers in text, so a greater one is newer.
+REVISION = "0001"
+VERSION_TABLE = "driftline_ledger_version"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant with offset, in UTC on every backend: SQLite drops offsets, PostgreSQL answers in session time.
+
+    Binding a naive instant raises ValueError.
+    """
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"an instant in the ledger needs an offset, got {value.isoformat()}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        instant: datetime = value
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.String(255), primary_key=True),
+    sa.Column("pipeline", sa.String(255), nullable=False),
+    sa.Column("use_case", sa.String(63), nullable=False),
+    sa.Column("claimant", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("failed_step", sa.String(63), nullable=False),
+    sa.Column("as_of", UtcDateTime),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.CheckConstraint(
+        "state IN ('running', 'succeeded', 'failed', 'refused', 'superseded', 'cancelled')", name="known_state"
+    ),
+    sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished_unless_running"),
+    sa.Index(None, "use_case", "started_at"),
+)
+
+champions = sa.Table(
+    "champions",
+    metadata,
+    sa.Column("model", sa.String(63), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("model_digest", sa.String(64), nullable=False),
+    sa.Column("bento_digest", sa.String(64), nullable=False),
+    sa.Column("bento_uri", sa.Text, nullable=False),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("verdict_digest", sa.String(64), nullable=False),
+    sa.Column("promoted_at", UtcDateTime, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    # The champion that the gate compared with; none for a first model.
+    sa.Column("previous_version", sa.Integer),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("verdict_digest", sa.String(64), nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("outcome IN ('promoted', 'superseded')", name="known_outcome"),
+    # A run has one outcome, whatever is retried.
+    sa.UniqueConstraint("run_id", "model"),
+    sa.Index(None, "model", "id"),
+)
+
+bentos = sa.Table(
+    "bentos",
+    metadata,
+    sa.Column("model_digest", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+)

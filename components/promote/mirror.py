@@ -1,0 +1,46 @@
+"""MLflow's alias `champion`: a copy of the ledger's champion for people and tools that read MLflow."""
+
+import logging
+
+import sqlalchemy as sa
+
+from components.core.errors import StorageFailed
+from components.core.ledger.champions import list_champions, read_champion
+from components.core.ledger.engine import open_ledger
+from components.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def repair_mirror(settings: Settings) -> list[str]:
+    """Make the alias of every model follow the ledger and return the models that had to be corrected.
+
+    A promotion that was killed between ledger and alias leaves the alias behind. One model that MLflow cannot point
+    to, such as a deleted version, is logged and does not hold up the others. Raises LedgerError.
+    """
+    engine = open_ledger(settings.ledger_url)
+    repaired = []
+    for champion in list_champions(engine):
+        try:
+            if mirror_champion(settings, engine, champion.model):
+                repaired.append(champion.model)
+        except StorageFailed as error:
+            log.warning("the alias of %s does not follow the ledger: %s", champion.model, error)
+    return repaired
+
+
+def mirror_champion(settings: Settings, engine: sa.Engine, model: str) -> bool:
+    """Point the alias to the ledger's champion and return whether it had to move.
+
+    MLflow has no compare-and-swap, so two mirrors can write in the wrong order. Each reads the ledger again after its
+    write: the last writer of all then wrote the champion. Raises LedgerError or StorageFailed.
+    """
+    from components.core.tracking import champion_alias, set_champion_alias
+
+    moved = False
+    alias = champion_alias(settings, model)
+    while (champion := read_champion(engine, model)) is not None and champion.version != alias:
+        set_champion_alias(settings, model, champion.version)
+        alias = champion.version
+        moved = True
+    return moved
