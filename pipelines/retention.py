@@ -1,0 +1,70 @@
+"""What may be deleted: everything that no champion, recent run or newest snapshot needs."""
+
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.ledger.champions import list_champions
+from components.core.ledger.engine import open_ledger
+from components.core.settings import Settings
+from components.core.tables import read_snapshot
+from pipelines.local import RECORD, RunRecord
+
+
+class Plan(BaseModel):
+    """Paths to delete and what that frees."""
+
+    model_config = ConfigDict(frozen=True)
+
+    paths: list[Path]
+    bytes: int
+
+
+def plan(settings: Settings, *, keep: int) -> Plan:
+    """List deletable runs, checkpoints, Bentos and snapshot files; running runs are never among them."""
+    champions = list_champions(open_ledger(settings.ledger_url))
+    runs = kept_runs(settings, keep=keep, champions={c.run_id for c in champions})
+    folders = [p for p in _children(settings.runs) if p.name not in runs]
+    checkpoints = [p for p in _children(settings.checkpoints) if p.name not in runs]
+    bentos = [p for p in _children(settings.bentos) if p.stem not in {c.bento_digest for c in champions}]
+    paths = [*folders, *checkpoints, *bentos, *unused_partitions(settings, runs)]
+    return Plan(paths=paths, bytes=sum(_size(p) for p in paths))
+
+
+def delete(found: Plan) -> None:
+    """Delete what a plan lists."""
+    for path in found.paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def kept_runs(settings: Settings, *, keep: int, champions: set[str]) -> set[str]:
+    """Return the runs to keep: champions', running ones, and the newest of each use case."""
+    records = [RunRecord.model_validate_json(p.read_text("utf-8")) for p in settings.runs.glob(f"*/{RECORD}")]
+    kept = set(champions) | {r.id for r in records if r.state == "running"}
+    for use_case in {r.use_case for r in records}:
+        newest = sorted((r for r in records if r.use_case == use_case), key=lambda r: r.started_at, reverse=True)
+        kept |= {r.id for r in newest[:keep]}
+    return kept
+
+
+def unused_partitions(settings: Settings, runs: set[str]) -> list[Path]:
+    """Return snapshot files that neither a kept run nor a use case's newest snapshot names."""
+    manifests = [readread_snapshot(p) for p in settings.snapshots.glob("*/latest.json")]
+    for run in runs:
+        manifests += [read_snapshot(p) for p in (settings.runs / run).glob("artifacts/*/ingest/snapshot")]
+    used = {settings.snapshots / p.path for m in manifests for table in m.tables.values() for p in table.partitions}
+    used |= {settings.snapshots / m.use_case / "manifests" / f"{m.digest}.json" for m in manifests}
+    files = [*settings.snapshots.glob("*/*/*/*.parquet"), *settings.snapshots.glob("*/manifests/*.json")]
+    return sorted(f for f in files if f not in used)
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
