@@ -1,0 +1,101 @@
+"""Compiled pipelines, the published schema and the locks do not change unnoticed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from components.core.usecase import UseCase, list_use_cases
+from pipelines.catalog import MAX_PARAMETER_BYTES, read_case
+from pipelines.compile import compile_training
+
+ROOT = Path(__file__).parents[2]
+REPO = ROOT / "feature_repo"
+HERE = Path(__file__).parent
+Check = Callable[[Path, str], None]
+
+
+@pytest.mark.parametrize("name", list_use_cases(REPO))
+def test_training_ir(name: str, golden: Check) -> None:
+    golden(HERE / f"{name}-training.yaml", compile_training(read_case(REPO, name), registry="0" * 64))
+
+
+def test_the_ir_is_equal_in_every_process() -> None:
+    name = list_use_cases(REPO)[0]
+    program = (
+        "from pathlib import Path; from pipelines.catalog import read_case; from pipelines.compile import *;"
+        f"print(ir_digest(compile_training(read_case(Path('feature_repo'), '{name}'), '')))"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for seed in ("0", "1")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", list_use_cases(REPO))
+def test_the_ir_keeps_the_rules_that_kfp_punishes(name: str) -> None:
+    """See docs/adr/0001: no null, small parameters, one branch on one unnamed bool, caching only where it is sound."""
+    spec, platform = yaml.safe_load_all(compile_training(read_case(REPO, name), registry=""))
+    assert not list(_nulls(spec["root"]))
+    for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
+        assert len(json.dumps(parameter.get("defaultValue", ""))) <= MAX_PARAMETER_BYTES
+    tasks = {
+        k: v for c in [spec["root"], *spec["components"].values()] for k, v in c.get("dag", {}).get("tasks", {}).items()
+    }
+    conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "triggerPolicy" in t]
+    assert conditions == ["inputs.parameter_values['pipelinechannel--claim-Output'] == true"]
+    cached = {k for k, t in tasks.items() if t.get("cachingOptions", {}).get("enableCache")}
+    assert cached <= {"validate", "train", "evaluate", "condition-1"}
+    for step in ("features", "package", "promote"):
+        assert "retryPolicy" not in tasks[step], "a refusal is not to be repeated"
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        assert {e["name"] for e in executor["fieldPathAsEnv"]} == {"DRIFTLINE_RUN_KEY", "DRIFTLINE_WORKFLOW"}
+
+
+def test_use_case_schema(golden: Check) -> None:
+    golden(REPO / "use_case.schema.json", json.dumps(UseCase.model_json_schema(), indent=2) + "\n")
+
+
+@pytest.mark.parametrize("lock", ["dev.txt", "torch.txt"])
+def test_the_lock_satisfies_every_declared_dependency(lock: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = [
+        *project["project"]["dependencies"],
+        *project["dependency-groups"]["test"],
+        *project["dependency-groups"]["lint"],
+    ]
+    declared += project["project"]["optional-dependencies"]["torch"] if lock == "torch.txt" else []
+    text = (ROOT / "requirements" / lock).read_text()
+    assert "http" not in re.sub(r"#.*|^[a-z0-9-]*http[a-z0-9-]*==", "", text, flags=re.MULTILINE)
+    pinned: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, flags=re.MULTILINE):
+        pinned.setdefault(name, []).append(version)
+    for requirement in map(Requirement, declared):
+        versions = pinned.get(requirement.name.lower().replace("_", "-"), [])
+        assert versions, f"{requirement.name} is not locked: run `make lock`"
+        assert all(v in requirement.specifier for v in versions), f"{requirement} against {versions}: run `make lock`"
+
+
+def _nulls(value: object, path: str = "root") -> list[str]:
+    if isinstance(value, dict):
+        return [found for k, v in value.items() for found in _nulls(v, f"{path}.{k}")]
+    if isinstance(value, list):
+        return [found for i, v in enumerate(value) for found in _nulls(v, f"{path}[{i}]")]
+    return [path] if value is None else []
