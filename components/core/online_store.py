@@ -1,5 +1,6 @@
 """The online store's address: one URL for whoever writes features and whoever reads them."""
 
+import json
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -51,5 +52,6 @@ def _redis(url: str) -> str:
         if "," in text:
             raise ConfigError(f"the Redis {name} must not contain a comma", next_step="choose another one")
         if text:
-            options.append(f"{name}={text}")
+            # Feast decodes values as JSON: without quotes a password of digits would become a number.
+            options.append(f"{name}={json.dumps(text)}")
     return ",".join([f"{parts.hostname}:{parts.port or 6379}", *options])

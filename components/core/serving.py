@@ -1,0 +1,54 @@
+"""What `package` writes into a Bento and `serve` reads: everything a model needs to answer, as data."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.storage import write_text
+from components.core.training_set import Input
+
+SPEC = "serving.json"
+MODEL_FOLDER = "model"
+"""Folder of a Bento's sources with the graph, the encoding, the card, the registry and this description."""
+
+
+class ServingSpec(BaseModel):
+    """Description of one served model version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    use_case: str
+    version: int
+    """Version in the model registry."""
+    model: str
+    """Digest of the graph and the encoding; independent of the Bento."""
+    entities: dict[str, str]
+    """Join key to its Arrow type: string, int32 or int64."""
+    inputs: list[Input]
+    """All model inputs in model order; those without a view come with the request."""
+    stale: Literal["null", "reject"]
+    missing: Literal["null", "reject"]
+    buckets: list[float]
+    """Upper bounds of the prediction histogram."""
+    workers: int
+    timeout_seconds: int
+    max_batch_rows: int
+    max_request_bytes: int
+
+    @property
+    def views(self) -> dict[str, list[Input]]:
+        """Feature view to the inputs that are read from it, in model order."""
+        views: dict[str, list[Input]] = {}
+        for column in self.inputs:
+            if column.view:
+                views.setdefault(column.view, []).append(column)
+        return views
+
+
+def write_spec(folder: Path, spec: ServingSpec) -> None:
+    write_text(folder / SPEC, spec.model_dump_json(indent=2))
+
+
+def read_spec(folder: Path) -> ServingSpec:
+    return ServingSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
