@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from components.core.ledger.engine import migrate, open_ledger
 from components.core.settings import QUIET, Settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -80,7 +82,7 @@ def _serve(
 ) -> Iterator[int]:
     """Run a server until the end of the block and yield its port.
 
-    Another process may take a free port first, so `is_ready(port, pid)` must know our server, and there are three tries.
+    Another process may take a free port first, so `is_ready(port, pid)` must know our server; it is tried thrice.
     """
     # A test session that is killed takes its servers with it.
     prefix = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
@@ -204,6 +206,22 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}".encode())
         yield f"{postgres_server}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a ledger that does not exist yet, once per backend."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger/ledger.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> sa.Engine:
+    """Return an empty ledger of the current schema, once per backend."""
+    migrate(ledger_url)
+    return open_ledger(ledger_url)
 
 
 @pytest.fixture

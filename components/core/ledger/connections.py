@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
 
 from components.core.errors import ConfigError, LedgerError
 
@@ -19,7 +19,11 @@ CONNECT_TIMEOUT_SECONDS = 10
 
 
 def create_engine(url: str) -> sa.Engine:
-    """Return an engine without connecting."""
+    """Return an engine without connecting. Raises ConfigError for a URL of another database system.
+
+    There is no pool: a step makes a handful of transactions, so each one gets a fresh connection that no server
+    restart, fork or idle time-out can have broken.
+    """
     try:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
@@ -27,7 +31,6 @@ def create_engine(url: str) -> sa.Engine:
         # The text may hold a password, so it is not repeated.
         raise ConfigError("DRIFTLINE_LEDGER_URL is not a database URL", allowed=_EXAMPLES) from None
     if backend == "sqlite":
-        # No pool: a step makes a handful of transactions, and files are closed when it ends.
         engine = sa.create_engine(
             parsed,
             poolclass=sa.pool.NullPool,
@@ -39,7 +42,7 @@ def create_engine(url: str) -> sa.Engine:
     if backend == "postgresql":
         return sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
+            poolclass=sa.pool.NullPool,
             # Rows are compared and swapped under row locks; a stricter server default would only add retries.
             isolation_level="READ COMMITTED",
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
@@ -87,7 +90,9 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 def _explained(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (InterfaceError, DatabaseError) as error:
+        if isinstance(error, IntegrityError | ProgrammingError | DataError):
+            raise  # a mistake in our own statement, not a state of the database
         # The driver's message, without the statement and its values; repr of a URL hides the password.
         raise LedgerError(
             f"the ledger {engine.url!r} cannot be used",

@@ -60,7 +60,6 @@ def migrate(url: str) -> str:
             )
         if found != REVISION:
             _upgrade(connection)
-    engine.dispose()
     return REVISION
 
 

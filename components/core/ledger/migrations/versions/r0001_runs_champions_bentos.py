@@ -29,9 +29,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_runs"),
         sa.CheckConstraint(
             "state IN ('running', 'succeeded', 'failed', 'refused', 'superseded', 'cancelled')",
-            name="ck_runs_known_state",
+            name=op.f("ck_runs_known_state"),
         ),
-        sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="ck_runs_finished_unless_running"),
+        sa.CheckConstraint("(state = 'running') = (finished_at IS NULL)", name=op.f("ck_runs_finished_unless_running")),
     )
     op.create_index("ix_runs_use_case_started_at", "runs", ["use_case", "started_at"])
     op.create_table(
@@ -60,7 +60,7 @@ def upgrade() -> None:
         sa.Column("at", instant, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_promotions"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_promotions_run_id"),
-        sa.CheckConstraint("outcome IN ('promoted', 'superseded')", name="ck_promotions_known_outcome"),
+        sa.CheckConstraint("outcome IN ('promoted', 'superseded')", name=op.f("ck_promotions_known_outcome")),
         sa.UniqueConstraint("run_id", "model", name="uq_promotions_run_id_model"),
     )
     op.create_index("ix_promotions_model_id", "promotions", ["model", "id"])
