@@ -15,6 +15,8 @@ def ingest(use_case: str, as_of: str, problem: dict, data: dict, sql: dict, snap
         sql: Table name to its SELECT.
         snapshot: Manifest of the content-addressed Parquet files.
     """
+    from pathlib import Path
+
     from components.core.sections import Data, Problem
     from components.core.settings import load_settings
     from components.core.storage import write_text
@@ -29,4 +31,4 @@ def ingest(use_case: str, as_of: str, problem: dict, data: dict, sql: dict, snap
         as_of=as_of,
     )
     snapshot.metadata.update(digest=taken.digest, rows={name: table.rows for name, table in taken.tables.items()})
-    write_text(snapshot.path, taken.model_dump_json(indent=2))
+    write_text(Path(snapshot.path), taken.model_dump_json(indent=2))
