@@ -1,7 +1,8 @@
 """Judge a bundle on its holdout: read, predict, measure, decide. Nothing is written."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +12,14 @@ from components.core.sections import Evaluate, Problem
 from components.core.training_set import TrainingSet
 from components.core.verdict import Verdict
 from components.evaluate.baseline import fit_predict_baseline
-from components.evaluate.bootstrap import draw_days, interval, resample
+from components.evaluate.bootstrap import draw_days
+from components.evaluate.comparison import compare_models, find_defects, run_champion
 from components.evaluate.contributions import measure_importances
-from components.evaluate.fairness import measure_fairness
 from components.evaluate.gates import decide
 from components.evaluate.holdout import Holdout, columns, load_rows, predict, split_holdout
 from components.evaluate.leakage import measure_leakage
-from components.evaluate.measurements import Champion, Interval, Leakage, Measurements, Model
-from components.evaluate.metrics import CLASSIFICATION, REGRESSION, Floats, Metric, measure, sign
-from components.evaluate.slices import measure_slices
+from components.evaluate.measurements import Measurements
+from components.evaluate.metrics import CLASSIFICATION, REGRESSION, Floats
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Judgement:
     verdict: Verdict
     weights: Floats
     """Day weights of the bootstrap, [samples, days]."""
-    predictions: dict[str, Floats] = field(default_factory=dict)
-    """By role: challenger, baseline and, where it ran, champion."""
+    predictions: dict[str, Floats]
+    """By role: challenger, and where they exist baseline and champion."""
 
 
 def judge(
@@ -50,71 +50,54 @@ def judge(
     Raises ConfigError for a metric, slice or group that does not exist, DataError for files that contradict
     their own manifests.
     """
-    card, encoding = read_card(bundle), read_encoding(bundle)
+    card = read_card(bundle)
     manifest, rows = load_rows(training_set)
     check_configuration(problem, config, rows.column_names)
     champion_card = read_card(champion_bundle) if champion_bundle else None
-    notes = []
-    holdout_from = card.holdout_from
-    if champion_card and champion_card.holdout_from > holdout_from:
-        holdout_from = champion_card.holdout_from
-        notes.append(
-            f"judged from {holdout_from:%Y-%m-%d} on: the champion was trained on the days of the holdout before"
-        )
+    holdout_from = max(c.holdout_from for c in (card, champion_card) if c)
     holdout = split_holdout(rows, label=manifest.label, task=problem.task, holdout_from=holdout_from)
+    notes = []
+    if holdout_from > card.holdout_from:
+        notes.append(f"judged from {holdout_from:%Y-%m-%d} on: the champion was trained on earlier days of the holdout")
     if card.training_set != manifest.digest:
         notes.append("the model was trained from another training set than it is judged on")
     if holdout.unlabelled_rows:
         notes.append(f"{holdout.unlabelled_rows:,} rows of the holdout have no label and were left out")
 
-    challenger = predict(bundle, holdout.rows)
+    predictions = {"challenger": predict(bundle, holdout.rows)}
+    defects = find_defects(predictions["challenger"], problem.task, "the challenger")
+    if holdout.labels.size > 1 and not np.ptp(predictions["challenger"]):
+        defects.append(f"the challenger predicts {predictions['challenger'][0]:g} for every row")
     champion = None
-    champion_predictions = None
     if champion_bundle and champion_card:
-        champion, champion_predictions = run_champion(
-            champion_bundle, champion_card, champion_version, bundle, manifest, holdout, problem.task
-        )
+        champion, found = run_champion(champion_bundle, champion_card, champion_version, bundle, manifest, holdout)
+        if found is not None:
+            predictions["champion"] = found
     weights = draw_days(max(1, holdout.days), config.bootstrap_samples, config.seed)
-    measurements = Measurements(
-        metric=config.metric,
-        rows=len(holdout.labels),
-        days=holdout.days,
-        unlabelled_rows=holdout.unlabelled_rows,
-        defects=find_defects(challenger, problem.task, "the challenger"),
-        champion=champion,
-        notes=notes,
-    )
-    predictions = {"challenger": challenger}
-    if not measurements.defects and measurements.rows:
+    measured: dict[str, Any] = {}
+    if holdout.labels.size and not defects:
         name, baseline = fit_predict_baseline(
             holdout.past, holdout.rows, label=manifest.label, task=problem.task, inputs=problem.inputs
         )
         if np.isfinite(baseline).all():
             predictions["baseline"] = baseline
-        if champion_predictions is not None:
-            predictions["champion"] = champion_predictions
         names = {
             "challenger": f"version {card.version}",
             "baseline": name,
             "champion": f"champion (version {champion_version})",
         }
-        measurements = measurements.model_copy(
-            update=measure_all(problem, config, holdout, predictions, names, weights)
-        )
-        importances = measure_importances(
-            bundle,
-            encoding,
-            encoding.encode(columns(holdout.rows, encoding), holdout.rows.num_rows),
-            holdout.labels,
-            metric=config.metric,
-            seed=config.seed,
-        )
-        measurements = measurements.model_copy(
-            update={
-                "leakage": compare_splits(problem, config, holdout, bundle),
-                "importances": importances,
-            }
-        )
+        measured = compare_models(problem.task, config, holdout, predictions, names, weights)
+        measured |= inspect_inputs(problem.task, config, holdout, bundle, manifest.label)
+    measurements = Measurements(
+        metric=config.metric,
+        rows=len(holdout.labels),
+        days=holdout.days,
+        unlabelled_rows=holdout.unlabelled_rows,
+        defects=defects,
+        champion=champion,
+        notes=notes,
+        **measured,
+    )
     verdict = decide(measurements, config, subject=card.model)
     return Judgement(card, manifest, holdout, measurements, verdict, weights, predictions)
 
@@ -126,154 +109,42 @@ def check_configuration(problem: Problem, config: Evaluate, names: list[str]) ->
         raise ConfigError(
             f"evaluate.metric does not fit a {problem.task}",
             measured=config.metric,
-            allowed=", ".join(sorted({"auc", "logloss"} if problem.task == "classification" else {"rmse", "mae"})),
+            allowed="auc, logloss" if problem.task == "classification" else "rmse, mae",
             next_step="set evaluate.metric in use_case.yaml",
         )
-    for path, wanted in (("slices", config.slices), ("fairness.groups", config.fairness.groups)):
-        missing = [name for name in wanted if name not in names]
+    wanted = {
+        "problem.inputs": list(problem.inputs),
+        "evaluate.slices": config.slices,
+        "evaluate.fairness.groups": config.fairness.groups,
+    }
+    for path, columns_wanted in wanted.items():
+        missing = [name for name in columns_wanted if name not in names]
         if missing:
             raise ConfigError(
-                f"evaluate.{path} names columns that the training set lacks",
+                f"{path} names columns that the training set lacks",
                 measured=", ".join(missing),
                 allowed=", ".join(names),
-                next_step=f"correct evaluate.{path} in use_case.yaml",
+                next_step=f"correct {path} in use_case.yaml",
             )
 
 
-def find_defects(predictions: Floats, task: str, who: str) -> list[str]:
-    """Return why predictions are unusable, in words; empty when they can be judged."""
-    defects = []
-    infinite = int((~np.isfinite(predictions)).sum())
-    if infinite:
-        defects.append(f"{who} predicts values that are not finite, for {infinite:,} of {predictions.size:,} rows")
-    outside = int(((predictions < 0) | (predictions > 1)).sum())
-    if task == "classification" and outside:
-        defects.append(f"{who} predicts values outside [0, 1], for {outside:,} of {predictions.size:,} rows")
-    return defects
-
-
-def run_champion(
-    champion_bundle: Path,
-    card: ModelCard,
-    version: int,
-    bundle: Path,
-    manifest: TrainingSet,
-    holdout: Holdout,
-    task: str,
-) -> tuple[Champion, Floats | None]:
-    """Predict the holdout with the champion; it cannot be run when the rows lack one of its inputs."""
-    new = {c.name: c.kind for c in read_encoding(bundle).columns}
-    old = {c.name: c.kind for c in read_encoding(champion_bundle).columns}
-    offered = {i.name: i.kind for i in manifest.inputs}
-    absent = [name for name, kind in old.items() if offered.get(name) != kind]
-    predictions = None
-    obstacle = ""
-    if absent:
-        obstacle = f"the training set lacks {', '.join(absent)}, which the champion needs"
-    else:
-        predictions = predict(champion_bundle, holdout.rows)
-        obstacle = "; ".join(find_defects(predictions, task, "the champion"))
-    champion = Champion(
-        version=version,
-        model=card.model,
-        added_inputs=[name for name in new if name not in old],
-        removed_inputs=[name for name in old if name not in new],
-        obstacle=obstacle,
-    )
-    return champion, None if obstacle else predictions
-
-
-def measure_all(
-    problem: Problem,
-    config: Evaluate,
-    holdout: Holdout,
-    predictions: dict[str, Floats],
-    names: dict[str, str],
-    weights: Floats,
-) -> dict[str, object]:
-    """Measure every model with intervals, their paired differences, slices and groups."""
-    metrics: tuple[Metric, ...] = CLASSIFICATION if problem.task == "classification" else REGRESSION
-    labels, day = holdout.labels, holdout.day
-    points: dict[tuple[str, Metric], float] = {}
-    samples: dict[tuple[str, Metric], Floats] = {}
-    models: dict[str, Model] = {}
-    for role, predicted in predictions.items():
-        found: dict[Metric, Interval] = {}
-        for metric in metrics:
-            points[role, metric] = measure(metric, labels, predicted)
-            samples[role, metric] = resample(metric, labels, predicted, day, weights)
-            found[metric] = interval(
-                points[role, metric],
-                samples[role, metric],
-                days=holdout.days,
-                confidence=config.confidence,
-                reflect=metric == "ece",
-            )
-        models[role] = Model(name=names[role], metrics=found)
-
-    def improvement(role: str) -> Interval:
-        if role not in predictions:
-            return Interval(estimate=None)
-        ours, theirs = ("challenger", config.metric), (role, config.metric)
-        direction = sign(config.metric)
-        return interval(
-            direction * (points[ours] - points[theirs]),
-            direction * (samples[ours] - samples[theirs]),
-            days=holdout.days,
-            confidence=config.confidence,
-        )
-
-    reference = "champion" if "champion" in predictions else "baseline"
-    slices = None
-    if config.slices and reference in predictions:
-        slices = measure_slices(
-            holdout.rows,
-            config.slices,
-            metric=config.metric,
-            labels=labels,
-            challenger=predictions["challenger"],
-            reference=predictions[reference],
-            reference_name=names[reference],
-            day=day,
-            weights=weights,
-            min_rows=config.min_slice_rows,
-            confidence=config.confidence,
-        )
-    fairness = [
-        measure_fairness(
-            holdout.rows,
-            column,
-            task=problem.task,
-            labels=labels,
-            predictions=predictions["challenger"],
-            day=day,
-            weights=weights,
-            min_rows=config.min_slice_rows,
-            confidence=config.confidence,
-        )
-        for column in config.fairness.groups
-    ]
-    return {
-        "challenger": models["challenger"],
-        "baseline": models.get("baseline"),
-        "champion_model": models.get("champion"),
-        "lift": improvement("baseline"),
-        "gain": improvement("champion"),
-        "slices": slices,
-        "fairness": fairness,
-    }
-
-
-def compare_splits(problem: Problem, config: Evaluate, holdout: Holdout, bundle: Path) -> Leakage | None:
-    """Measure leakage on the challenger's inputs."""
+def inspect_inputs(task: str, config: Evaluate, holdout: Holdout, bundle: Path, label: str) -> dict[str, Any]:
+    """Return fields of `Measurements`: leakage of the inputs, and how much each matters to the challenger."""
     encoding = read_encoding(bundle)
-    return measure_leakage(
-        encoding.encode(columns(holdout.past, encoding), holdout.past.num_rows),
-        holdout.past.column(problem.label).to_numpy().astype(np.float64),
-        encoding.encode(columns(holdout.rows, encoding), holdout.rows.num_rows),
-        holdout.labels,
-        encoding,
-        task=problem.task,
-        metric=config.metric,
-        seed=config.seed,
-    )
+    past = encoding.encode(columns(holdout.past, encoding), holdout.past.num_rows)
+    held = encoding.encode(columns(holdout.rows, encoding), holdout.rows.num_rows)
+    return {
+        "leakage": measure_leakage(
+            past,
+            holdout.past.column(label).to_numpy().astype(np.float64),
+            held,
+            holdout.labels,
+            encoding,
+            task=task,
+            metric=config.metric,
+            seed=config.seed,
+        ),
+        "importances": measure_importances(
+            bundle, encoding, held, holdout.labels, metric=config.metric, seed=config.seed
+        ),
+    }

@@ -22,10 +22,11 @@ RATE_NAMES = {
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Write a figure with three decimals, or four significant digits from 100 on; None as a dash."""
+    """Write a figure with three decimals, four below 0.01, four significant digits from 100 on; None as a dash."""
     if value is None:
         return "–"
-    text = f"{abs(value):,.4g}" if abs(value) >= 100 else f"{abs(value):.3f}"  # noqa: PLR2004
+    size = abs(value)
+    text = f"{size:,.4g}" if size >= 100 else f"{size:.3f}" if size >= 0.01 or not size else f"{size:.4f}"  # noqa: PLR2004
     if float(text.replace(",", "")) == 0:
         return text
     return ("−" if value < 0 else "+" if signed else "") + text
