@@ -75,7 +75,7 @@ def evidence(judgement: Judgement) -> dict[str, Any]:
         "version": judgement.card.version,
         "model": judgement.card.model,
         "training_set": judgement.training_set.digest,
-        "champion_version": champion.version if champion else 0,
+        "champion_version": champion.version if champion else None,
         "champion_model": champion.model if champion else "",
         "sentence": sentence(judgement.verdict, measured, version=judgement.card.version),
         "holdout_first": judgement.holdout.dates[0] if judgement.holdout.dates else "",
