@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from components.core.ledger.engine import migrate, open_ledger
-from components.core.ledger.runs import claim_run, finish_run
+from components.core.ledger.runs import claim_run, finish_run, read_run
 from components.core.settings import Settings
 from pipelines.catalog import Case, read_case
 from pipelines.compile import compile_training
 from pipelines.definitions import applied_definitions
 from pipelines.events import Step
-from pipelines.local import RunRecord, new_run_key, run_locally
+from pipelines.local import RunRecord, new_run_key, run_locally, write_record
 
 
 def run_training(
@@ -34,5 +34,11 @@ def run_training(
     )
     failed = record.failed_step
     reason = f"{failed.failure.type}: {failed.failure.message}" if failed and failed.failure else ""
-    finish_run(ledger, run_key, record.state, reason=reason, failed_step=failed.name if failed else "")
+    if record.state != "running":
+        finish_run(ledger, run_key, record.state, reason=reason, failed_step=failed.name if failed else "")
+    # The step `promote` may have ended the run already: what it wrote counts.
+    ended = read_run(ledger, run_key)
+    if ended is not None:
+        record.state = ended.state
+        write_record(settings.runs / run_key, record)
     return record

@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
+from components.core.ledger.runs import FinalState, RunState
 from components.core.settings import Settings
 from components.core.storage import write_text
 from pipelines.events import Reader, Step
@@ -23,7 +24,6 @@ RECORD = "run.json"
 LOG = "log.txt"
 GRACE_SECONDS = 5.0
 
-RunState = Literal["running", "succeeded", "failed", "refused", "cancelled"]
 # Exceptions by which a gate or policy says no: nothing is broken then.
 REFUSALS = ("GateRefused", "Refused", "Superseded")
 
@@ -103,7 +103,7 @@ def run_locally(
     return record
 
 
-def outcome(record: RunRecord, *, code: int, cancelled: bool) -> RunState:
+def outcome(record: RunRecord, *, code: int, cancelled: bool) -> FinalState:
     """Tell a refusal from a failure by the exception of the failed step."""
     if cancelled:
         return "cancelled"

@@ -53,7 +53,7 @@ def kept_runs(settings: Settings, *, keep: int, champions: set[str]) -> set[str]
 
 def unused_partitions(settings: Settings, runs: set[str]) -> list[Path]:
     """Return snapshot files that neither a kept run nor a use case's newest snapshot names."""
-    manifests = [readread_snapshot(p) for p in settings.snapshots.glob("*/latest.json")]
+    manifests = [read_snapshot(p) for p in settings.snapshots.glob("*/latest.json")]
     for run in runs:
         manifests += [read_snapshot(p) for p in (settings.runs / run).glob("artifacts/*/ingest/snapshot")]
     used = {settings.snapshots / p.path for m in manifests for table in m.tables.values() for p in table.partitions}

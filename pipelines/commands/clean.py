@@ -18,7 +18,9 @@ def command(keep: int, yes: bool, as_json: bool) -> int:
 
     found = plan(load_settings(), keep=keep)
     if as_json:
-        click.echo(json.dumps({"delete": [str(p) for p in found.paths], "bytes": found.bytes, "deleted": yes}, indent=2))
+        click.echo(
+            json.dumps({"delete": [str(p) for p in found.paths], "bytes": found.bytes, "deleted": yes}, indent=2)
+        )
     else:
         for path in found.paths:
             click.echo(f"{'deleted' if yes else 'would delete'} {path}")

@@ -14,10 +14,10 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--use-case", default=None)
+@click.option("--use-case", default="")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 @json_option
-def list_all(use_case: str | None, limit: int, as_json: bool) -> None:
+def list_all(use_case: str, limit: int, as_json: bool) -> None:
     """List the newest runs with their outcome, from the ledger."""
     from components.core.ledger.engine import open_ledger
     from components.core.ledger.runs import list_runs

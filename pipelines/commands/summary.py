@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from components.core.ledger.runs import RunState
 from components.core.settings import Settings
 from components.core.verdict import Verdict, read_verdict
-from pipelines.local import RunRecord, RunState
+from pipelines.local import RunRecord
 
-EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, "refused": 3}
+EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, "refused": 3, "superseded": 3}
 
 
 def exit_code(state: RunState) -> int:
