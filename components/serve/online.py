@@ -35,8 +35,8 @@ class Reading:
 class _View:
     name: str
     table: Any
-    keys: list[tuple[str, str]]
-    """Join key and the field of Feast's Value message that carries it."""
+    keys: list[tuple[str, str, str]]
+    """Join key, its name in a request, and the field of Feast's Value message that carries it."""
     features: list[str]
     ttl_seconds: int
 
@@ -55,8 +55,13 @@ class OnlineReader:
 
         content = Registry.FromString(registry.read_bytes())
         tables = {proto.spec.name: FeatureView.from_proto(proto) for proto in content.feature_views}
+        renamed = {
+            projection.feature_view_name: dict(projection.join_key_map)
+            for service in content.feature_services
+            for projection in service.spec.features
+        }
         projects = {proto.spec.project for proto in content.feature_views if proto.spec.name in spec.views}
-        self._views = [_view(name, inputs, tables, spec) for name, inputs in spec.views.items()]
+        self._views = [_view(name, inputs, tables, renamed.get(name, {}), spec) for name, inputs in spec.views.items()]
         if len(projects) != 1:
             raise FeatureError("the views of a service must belong to one project", measured=sorted(projects))
         self._config = RepoConfig(
@@ -97,12 +102,11 @@ class OnlineReader:
         return reading
 
     def _read_view(self, view: _View, entities: Mapping[str, str | int | None]) -> tuple[Any, Any]:
-        values = [(entities[key], field_name) for key, field_name in view.keys]
-        if any(value is None for value, _ in values):
+        if any(entities[name] is None for _, name, _ in view.keys):
             return None, None
         key = self._key_message(
-            join_keys=[name for name, _ in view.keys],
-            entity_values=[self._value_message(**{field_name: value}) for value, field_name in values],
+            join_keys=[key for key, _, _ in view.keys],
+            entity_values=[self._value_message(**{kind: entities[name]}) for _, name, kind in view.keys],
         )
         try:
             # A fresh list: the Redis store appends to the one it is given.
@@ -121,7 +125,9 @@ class OnlineReader:
         return instant, found
 
 
-def _view(name: str, inputs: list[Input], tables: Mapping[str, Any], spec: ServingSpec) -> _View:
+def _view(
+    name: str, inputs: list[Input], tables: Mapping[str, Any], renamed: Mapping[str, str], spec: ServingSpec
+) -> _View:
     if name not in tables:
         raise FeatureError(f"the registry has no feature view {name}", allowed=", ".join(sorted(tables)))
     table = tables[name]
@@ -129,14 +135,17 @@ def _view(name: str, inputs: list[Input], tables: Mapping[str, Any], spec: Servi
     unknown = [column.name for column in inputs if column.name not in known]
     if unknown:
         raise FeatureError(f"feature view {name} has no {', '.join(unknown)}", allowed=", ".join(sorted(known)))
-    absent = [key for key in table.join_keys if key not in spec.entities]
+    absent = [key for key in (renamed.get(k, k) for k in table.join_keys) if key not in spec.entities]
     if absent:
         raise FeatureError(f"feature view {name} needs the keys {', '.join(absent)}", allowed=", ".join(spec.entities))
     return _View(
         name=name,
         table=table,
         # The registry's type, not the training set's: it is the one that keys were written with.
-        keys=[(column.name, _KEY_FIELDS[column.dtype.to_value_type().name]) for column in table.entity_columns],
+        keys=[
+            (column.name, renamed.get(column.name, column.name), _KEY_FIELDS[column.dtype.to_value_type().name])
+            for column in table.entity_columns
+        ],
         features=[column.name for column in inputs],
         ttl_seconds=inputs[0].ttl_seconds,
     )

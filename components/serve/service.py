@@ -56,7 +56,7 @@ def create_service(folder: Path) -> Any:
             # The scorer has answered once, or the constructor would have raised; it must still do so.
             return len(self.scorer.score([{}])) == 1
 
-        @bentoml.api  # type: ignore[untyped-decorator]
+        @bentoml.api(output_spec=OnlinePrediction)  # type: ignore[untyped-decorator]
         async def predict(self, request: OnlineRequest, /) -> OnlinePrediction | JSONResponse:  # type: ignore[valid-type]
             """Predict from entity keys and request inputs; features come from the online store."""
             values = dict(vars(request))

@@ -1,0 +1,143 @@
+"""The step `package`: nothing unapproved is built, one archive per model is kept, and it is probed as it will run."""
+
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core.bundle import ModelCard, read_card
+from components.core.digests import file_digest
+from components.core.errors import DataError, GateRefused, PackagingFailed
+from components.core.ledger.bentos import read_bento, record_bento
+from components.core.ledger.engine import open_ledger
+from components.core.sections import Package, Problem
+from components.core.serving import MODEL_FOLDER, SPEC, ServingSpec
+from components.core.settings import Settings
+from components.core.storage import write_atomically, write_text
+from components.core.training_set import read_manifest
+from components.core.verdict import require_approved
+from components.package.bento import build_bento, write_context
+from components.package.description import describe
+from components.package.page import render
+from components.package.probe import Measurements, probe_bento
+
+log = logging.getLogger(__name__)
+
+
+class Packaged(BaseModel):
+    """The archive of a model and what its probe measured."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    digest: str
+    """SHA-256 of the archive."""
+    model: str
+    model_version: int
+    measurements: Measurements
+
+
+def package_model(
+    settings: Settings,
+    use_case: str,
+    *,
+    problem: Problem,
+    config: Package,
+    model: Path,
+    training_set: Path,
+    verdict: Path,
+    bento: Path,
+    probe: Path,
+) -> Packaged:
+    """Build, keep and probe the Bento of an approved model; write the archive to `bento`, a page to `probe`.
+
+    Raises GateRefused when the gate or a limit says no, DataError when the inputs do not belong together,
+    PackagingFailed when the Bento cannot be built, booted or does not equal its model.
+    """
+    card = read_card(model)
+    require_approved(verdict, gate="evaluate", subject=card.model)
+    rows = read_manifest(training_set)
+    if card.use_case != use_case or card.training_set != rows.digest:
+        raise DataError(
+            "the model was not trained for this use case on this training set",
+            measured=f"{card.use_case}, {card.training_set[:12]}",
+            allowed=f"{use_case}, {rows.digest[:12]}",
+        )
+    spec = describe(problem, config, card, rows, model)
+    kept = keep_bento(settings, spec, card, bundle=model, training_set=training_set)
+    served = read_archived_spec(kept)
+    measurements = probe_bento(kept, served, config, bundle=model, training_set=training_set)
+    digest = kept.stem
+    write_atomically(bento, lambda temporary: _link(kept, temporary))
+    write_text(probe, render(served, digest, measurements, config, kept.stat().st_size))
+    _require_within_limits(measurements, config)
+    return Packaged(digest=digest, model=spec.model, model_version=served.version, measurements=measurements)
+
+
+def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle: Path, training_set: Path) -> Path:
+    """Return the kept archive of a model; build and record it when there is none.
+
+    Two builds of one model differ, so the first archive that the ledger records counts: a retry and a concurrent run
+    reuse it. The file is complete before it is recorded, hence a kill in between leaves an unused file at worst.
+    Raises DataError when the recorded archive is gone or damaged.
+    """
+    engine = open_ledger(settings.ledger_url)
+    recorded = read_bento(engine, card.model)
+    if recorded is None:
+        with tempfile.TemporaryDirectory(prefix="driftline-context-") as folder:
+            context = Path(folder) / "context"
+            context.mkdir()
+            write_context(context, spec=spec, bundle=bundle, training_set=training_set)
+            built = Path(folder) / "bento.tar"
+            digest = build_bento(context, spec, built)
+            archive = settings.bentos / f"{digest}.tar"
+            write_atomically(archive, lambda temporary: shutil.copyfile(built, temporary))
+        recorded = record_bento(engine, card.model, digest, str(archive))
+        if recorded.digest != digest:
+            archive.unlink()
+            log.info("another run packaged model %s first; its archive counts", card.model[:12])
+    kept = Path(recorded.uri)
+    if not kept.is_file() or file_digest(kept) != recorded.digest:
+        raise DataError(
+            "the recorded archive of this model is gone or damaged",
+            measured=str(kept),
+            allowed=recorded.digest,
+            next_step="restore the file",
+        )
+    if (served := read_archived_spec(kept)) != spec:
+        log.warning(
+            "the archive of model %s was packaged earlier, as version %d: it is served with the limits of then",
+            spec.model[:12],
+            served.version,
+        )
+    return kept
+
+
+def read_archived_spec(archive: Path) -> ServingSpec:
+    """Return the serving description inside a Bento. Raises PackagingFailed when there is none."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name.removeprefix("./") == f"src/{MODEL_FOLDER}/{SPEC}" and (file := tar.extractfile(member)):
+                return ServingSpec.model_validate_json(file.read())
+    raise PackagingFailed(f"{archive.name} is not a Bento of this platform", allowed=f"src/{MODEL_FOLDER}/{SPEC}")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the same file where that is possible; an archive may be large."""
+    target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _require_within_limits(found: Measurements, config: Package) -> None:
+    for what, measured, allowed in (
+        ("p99 latency in ms", found.p99_ms, config.max_p99_ms),
+        ("memory in MB", found.rss_mb, config.max_rss_mb),
+    ):
+        if not measured <= allowed:
+            raise GateRefused(f"the Bento's {what} is above its limit", measured=round(measured, 1), allowed=allowed)
