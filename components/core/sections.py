@@ -5,7 +5,7 @@ Unknown keys are errors. The models are not strict: KFP returns ints as floats a
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 InputKind = Literal["number", "category"]
@@ -29,6 +29,12 @@ class Problem(Section):
     """Join keys that the feature service needs."""
     inputs: dict[Name, InputKind] = {}
     """Columns of the prediction table that are model inputs; a request brings them."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _sorted(cls, inputs: dict[str, InputKind]) -> dict[str, InputKind]:
+        # Mappings cross KFP as protobuf structs, which keep no order; a model's inputs must.
+        return dict(sorted(inputs.items()))
 
 
 class Source(Section):
