@@ -11,6 +11,7 @@ from pipelines.compile import compile_training
 from pipelines.definitions import applied_definitions
 from pipelines.events import Step
 from pipelines.local import RunRecord, new_run_key, run_locally, write_record
+from pipelines.reports import publish_reports
 
 
 def run_training(
@@ -41,4 +42,5 @@ def run_training(
     if ended is not None:
         record.state = ended.state
         write_record(settings.runs / run_key, record)
+    publish_reports(settings, record)
     return record

@@ -1,12 +1,12 @@
 """What a finished run says about itself."""
 
-from pathlib import Path
 from typing import Any
 
 from components.core.ledger.runs import RunState
 from components.core.settings import Settings
 from components.core.verdict import Verdict, read_verdict
 from pipelines.local import RunRecord
+from pipelines.reports import artifact, published_reports
 
 EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, "refused": 3, "superseded": 3}
 
@@ -14,16 +14,6 @@ EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, 
 def exit_code(state: RunState) -> int:
     """Return the process exit code of a run's state."""
     return EXIT_CODES.get(state, 1)
-
-
-def artifact(record: RunRecord, step: str, name: str) -> Path | None:
-    """Return the path of a step's output artifact, if the step ran."""
-    for done in record.steps:
-        if done.name == step:
-            listed = done.inputs.get("outputs", {}).get("artifacts", {}).get(name, {}).get("artifacts", [])
-            paths = [Path(item["uri"]) for item in listed]
-            return paths[0] if paths and paths[0].exists() else None
-    return None
 
 
 def verdict(record: RunRecord, step: str) -> Verdict | None:
@@ -49,10 +39,7 @@ def summarize(settings: Settings, record: RunRecord) -> str:
     if champion:
         own = " (this run)" if champion.run_id == record.id else ""
         lines.append(f"champion: {champion.model} version {champion.version}{own}")
-    for step, name, what in (("validate", "page", "data report"), ("evaluate", "report", "gate report")):
-        path = artifact(record, step, name)
-        if path:
-            lines.append(f"{what}: {path}")
+    lines += [f"report: {path}" for path in published_reports(settings, record.id)]
     return "\n".join(lines)
 
 
@@ -75,6 +62,7 @@ def as_json_document(settings: Settings, record: RunRecord) -> dict[str, Any]:
         if record.failed_step and record.failed_step.failure
         else None,
         "champion": champion.model_dump(mode="json") if champion else None,
+        "reports": [str(path) for path in published_reports(settings, record.id)],
     }
 
 

@@ -1,0 +1,51 @@
+"""The champion of a use case and its Bento."""
+
+import tarfile
+from pathlib import Path
+
+import yaml
+
+from components.core.digests import file_digest
+from components.core.errors import PackagingFailed
+from components.core.ledger.champions import Champion, read_champion
+from components.core.ledger.engine import open_ledger
+from components.core.settings import Settings
+
+
+def require_champion(settings: Settings, use_case: str) -> Champion:
+    """Return the champion of a use case.
+
+    Raises PackagingFailed when there is none, or when its Bento is gone or was changed.
+    """
+    champion = read_champion(open_ledger(settings.ledger_url), use_case)
+    if champion is None:
+        raise PackagingFailed(
+            f"{use_case} has no champion yet", next_step=f"driftline run training --use-case {use_case}"
+        )
+    archive = Path(champion.bento_uri)
+    if not archive.is_file():
+        raise PackagingFailed(
+            f"the Bento of {use_case} version {champion.version} is gone",
+            measured=archive,
+            next_step="restore the file, or train again",
+        )
+    found = file_digest(archive)
+    if found != champion.bento_digest:
+        raise PackagingFailed(
+            f"the Bento of {use_case} version {champion.version} is not the one that was probed",
+            measured=found[:12],
+            allowed=champion.bento_digest[:12],
+            next_step="restore the file, or train again",
+        )
+    return champion
+
+
+def bento_tag(archive: Path) -> str:
+    """Return `name:version` of an exported Bento. Raises PackagingFailed when it is none."""
+    try:
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile("./bento.yaml")
+            described = yaml.safe_load(member.read()) if member else {}
+            return f"{described['name']}:{described['version']}"
+    except (tarfile.TarError, KeyError, yaml.YAMLError) as error:
+        raise PackagingFailed("not an exported Bento", measured=f"{archive}: {error}") from error

@@ -1,0 +1,38 @@
+"""The reports of a run, under names that a browser opens."""
+
+import shutil
+from pathlib import Path
+
+from components.core.settings import Settings
+from pipelines.local import RunRecord
+
+# Step and output artifact to file name; KFP's own file names have no ending.
+REPORTS = {
+    ("validate", "page"): "data-report.html",
+    ("evaluate", "report"): "gate-report.html",
+    ("evaluate", "card"): "model-card.md",
+    ("package", "probe"): "probe.md",
+}
+
+
+def artifact(record: RunRecord, step: str, name: str) -> Path | None:
+    """Return the path of a step's output artifact, if the step wrote it."""
+    for done in record.steps:
+        if done.name == step:
+            listed = done.inputs.get("outputs", {}).get("artifacts", {}).get(name, {}).get("artifacts", [])
+            paths = [Path(item["uri"]) for item in listed]
+            return paths[0] if paths and paths[0].exists() else None
+    return None
+
+
+def publish_reports(settings: Settings, record: RunRecord) -> None:
+    """Copy what a run reported into its folder."""
+    for (step, name), file in REPORTS.items():
+        path = artifact(record, step, name)
+        if path and path.stat().st_size:
+            shutil.copyfile(path, settings.runs / record.id / file)
+
+
+def published_reports(settings: Settings, run_key: str) -> list[Path]:
+    """Return the reports of a run."""
+    return [p for p in (settings.runs / run_key / file for file in REPORTS.values()) if p.is_file()]
