@@ -22,6 +22,7 @@ import psutil  # type: ignore[import-untyped]
 
 EXIT_FILE = "exit"
 """Written to the folder when the last command ended by itself; holds its exit code."""
+LOG_FILE = "log"
 STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _run(order: dict[str, Any], folder: Path) -> None:
     code = 0
-    with (folder / "log").open("ab") as log:
+    with (folder / LOG_FILE).open("ab") as log:
         for command in order["commands"]:
             child = subprocess.Popen(  # noqa: S603 - the parent's own order
                 command,

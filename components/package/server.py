@@ -21,6 +21,8 @@ from components.package.bento import child_environment
 
 HOST = "127.0.0.1"
 BOOT_SECONDS = 120.0
+# BentoML starts a worker that cannot construct its service again and again; its log says so the first time.
+FAILED = "Initializing service error"
 REQUEST_SECONDS = 30.0
 
 
@@ -105,7 +107,7 @@ def booted(archive: Path, tag: str, *, online_store_url: str, boot_seconds: floa
 
 def _wait_until_ready(port: int, folder: Path, deadline: float) -> None:
     while True:
-        if (folder / guard.EXIT_FILE).exists():
+        if (folder / guard.EXIT_FILE).exists() or FAILED in _log(folder):
             raise PackagingFailed(
                 "the Bento does not start", measured=_tail(folder), next_step="read the log above and build again"
             )
@@ -124,8 +126,12 @@ def _wait_until_ready(port: int, folder: Path, deadline: float) -> None:
 
 
 def _tail(folder: Path) -> str:
-    path = folder / "log"
-    return path.read_text(encoding="utf-8", errors="replace")[-2000:].strip() if path.exists() else "no log"
+    return _log(folder)[-2000:].strip() or "no log"
+
+
+def _log(folder: Path) -> str:
+    path = folder / guard.LOG_FILE
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _free_port() -> int:
