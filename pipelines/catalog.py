@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.clock import parse_instant
 from components.core.digests import canonical_json
 from components.core.errors import ConfigError
-from components.core.usecase import UseCase, load_sql, load_suite, load_use_case
+from components.core.usecase import UseCase, explain, load_sql, load_suite, load_use_case
 
 MAX_PARAMETER_BYTES = 8_000
+PARAMETER_SECTIONS = ("data", "expectations", "features", "train", "evaluate", "package")
+"""Sections that are pipeline parameters: a run may override their keys."""
 
 
 class Case(BaseModel):
@@ -46,15 +50,32 @@ def read_case(repo: Path, name: str) -> Case:
     return case
 
 
-def overridable(case: Case) -> dict[str, dict[str, Any]]:
-    """Return the pipeline parameters that are sections, with their defaults."""
-    use_case = case.use_case
-    sections = {
-        "data": use_case.data,
-        "expectations": use_case.expectations,
-        "features": use_case.features,
-        "train": use_case.train,
-        "evaluate": use_case.evaluate,
-        "package": use_case.package,
-    }
-    return {name: model.model_dump(mode="json", exclude_none=True) for name, model in sections.items()}
+def override(case: Case, pairs: tuple[str, ...], as_of: str | None) -> dict[str, Any]:
+    """Turn `section.key=value` pairs, with YAML values, into whole pipeline parameters.
+
+    Raises ConfigError for what is no pair, an unknown section or key, and a value that the section refuses.
+    """
+    changed: dict[str, Any] = {}
+    for pair in pairs:
+        path, separator, text = pair.partition("=")
+        section, *keys = path.split(".")
+        if not separator or section not in PARAMETER_SECTIONS or not keys:
+            raise ConfigError(
+                "not a parameter",
+                measured=pair,
+                allowed="SECTION.KEY=VALUE with SECTION of " + ", ".join(PARAMETER_SECTIONS),
+            )
+        whole = getattr(case.use_case, section).model_dump(mode="json", exclude_none=True)
+        target = changed.setdefault(section, whole)
+        for key in keys[:-1]:
+            target = target.setdefault(key, {})
+        target[keys[-1]] = yaml.safe_load(text)
+    try:
+        checked = UseCase.model_validate(case.use_case.model_dump(mode="json", exclude_none=True) | changed)
+    except ValidationError as error:
+        raise ConfigError(f"--param: {explain(error, UseCase)}") from error
+    arguments = {name: getattr(checked, name).model_dump(mode="json", exclude_none=True) for name in changed}
+    if as_of is not None:
+        parse_instant(as_of, what="--as-of")
+        arguments["as_of"] = as_of
+    return arguments

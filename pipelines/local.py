@@ -95,6 +95,9 @@ def run_locally(
         cancelled = True
     finally:
         code = end_group(worker)
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe:
+                pipe.close()
     reader.close(cancelled=cancelled)
     record.steps = reader.steps
     record.finished_at = datetime.now(UTC)

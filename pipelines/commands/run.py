@@ -5,7 +5,7 @@ import json
 import click
 
 from components.core.settings import load_settings
-from pipelines.commands.options import json_option, parse_overrides, use_case_option
+from pipelines.commands.options import json_option, use_case_option
 from pipelines.commands.summary import as_json_document, exit_code, summarize
 
 
@@ -21,14 +21,12 @@ def command() -> None:
 @json_option
 def training(use_case: str, as_of: str | None, params: tuple[str, ...], as_json: bool) -> int:
     """Train a challenger, judge it, and promote it if the gate says so."""
-    from pipelines.catalog import overridable, read_case
+    from pipelines.catalog import override, read_case
     from pipelines.execute import run_training
     from pipelines.progress import show
 
     settings = load_settings()
-    overrides = parse_overrides(params, overridable(read_case(settings.feature_repo, use_case)))
-    if as_of is not None:
-        overrides["as_of"] = as_of
+    overrides = override(read_case(settings.feature_repo, use_case), params, as_of)
     record = run_training(
         settings,
         use_case,

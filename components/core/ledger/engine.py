@@ -68,7 +68,12 @@ def _create_folder(engine: sa.Engine) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageFailed(f"cannot create {folder}", measured=error.strerror, allowed="a writable folder") from error
+        raise StorageFailed(
+            f"cannot create {folder}",
+            measured=error.strerror,
+            allowed="a writable folder",
+            next_step="make it writable, or set DRIFTLINE_HOME to another folder",
+        ) from error
 
 
 def _upgrade(connection: sa.Connection) -> None:
