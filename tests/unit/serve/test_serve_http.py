@@ -142,7 +142,7 @@ def test_no_pickle_is_read(server: Any) -> None:
 
 
 def test_many_bad_rows_get_a_short_answer(server: Any) -> None:
-    bad = dict.fromkeys(READY, [])
+    bad: dict[str, Any] = {name: [] for name in READY}
     status, answer = server.post("/predict_batch", {"rows": [bad] * 100})
     assert status == 400
     assert len(json.dumps(answer)) < 5000
