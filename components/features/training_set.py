@@ -80,11 +80,18 @@ def labelled_rows(snapshots: Path, snapshot: Snapshot, problem: Problem, as_of: 
 def model_inputs(problem: Problem, service: Any, views: list[Any]) -> list[Input]:
     """Return the model's inputs in order: those of the request, then the features as the service lists them.
 
-    Raises FeatureError for a feature that is no number or text, or whose name is taken.
+    Raises FeatureError for a feature that is no number or text, whose name is taken, or of a view under another name.
     """
     inputs = [Input(name=name, kind=kind) for name, kind in problem.inputs.items()]
     taken = {*problem.inputs, *problem.id, *problem.entities, problem.label, "event_timestamp", "label_timestamp"}
     for projection, view in zip(service.feature_view_projections, views, strict=True):
+        if projection.name_alias or projection.join_key_map:
+            raise FeatureError(
+                f"service {service.name} uses view {view.name} under another name or key, which serving cannot read",
+                measured=projection.name_alias or projection.join_key_map,
+                allowed="the view itself",
+                next_step="define a second view over the same table in features.py",
+            )
         for field in projection.features:
             if field.name in taken:
                 raise FeatureError(
@@ -104,9 +111,8 @@ def join_features(store: Any, service: Any, views: list[Any], rows: pa.Table, en
 
     Raises FeatureError when a view is keyed by a column that `problem.entities` does not name.
     """
-    for projection, view in zip(service.feature_view_projections, views, strict=True):
-        keys = [projection.join_key_map.get(key, key) for key in view.join_keys]
-        unknown = [key for key in keys if key not in entities]
+    for view in views:
+        unknown = [key for key in view.join_keys if key not in entities]
         if unknown:
             raise FeatureError(
                 f"view {view.name} is keyed by columns that problem.entities does not name",
