@@ -77,6 +77,8 @@ def service_registry(store: Any, service: str) -> bytes:
     for source in sorted({v.batch_source.name: v.batch_source for v in views}.items()):
         registry.data_sources.add().CopyFrom(_bare_source(source[1]))
     registry.feature_services.add().spec.CopyFrom(found.to_proto().spec)
+    for projection in registry.feature_services[0].spec.features:
+        projection.batch_source.ClearField("meta")
     for spec in (
         r.spec for group in (registry.entities, registry.feature_views, registry.feature_services) for r in group
     ):
