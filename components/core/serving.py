@@ -1,10 +1,12 @@
 """What `package` writes into a Bento and `serve` reads: everything a model needs to answer, as data."""
 
+import tarfile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from components.core.errors import DataError
 from components.core.storage import write_text
 from components.core.training_set import Input
 
@@ -45,6 +47,11 @@ class ServingSpec(BaseModel):
                 views.setdefault(column.view, []).append(column)
         return views
 
+    @property
+    def tag(self) -> str:
+        """Name and version of the model's Bento, within BentoML's rules for tags."""
+        return f"{self.use_case.rstrip('_')}:{self.version}-{self.model[:12]}"
+
 
 def write_spec(folder: Path, spec: ServingSpec) -> None:
     write_text(folder / SPEC, spec.model_dump_json(indent=2))
@@ -52,3 +59,16 @@ def write_spec(folder: Path, spec: ServingSpec) -> None:
 
 def read_spec(folder: Path) -> ServingSpec:
     return ServingSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+
+
+def read_archived_spec(archive: Path) -> ServingSpec:
+    """Return the description inside a Bento's tar. Raises DataError when the file is no such Bento."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if name == f"src/{MODEL_FOLDER}/{SPEC}" and (file := tar.extractfile(member)):
+                    return ServingSpec.model_validate_json(file.read())
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"{archive} cannot be read as a Bento", measured=str(error), allowed="a tar") from error
+    raise DataError(f"{archive} is not a Bento of this platform", allowed=f"a tar with src/{MODEL_FOLDER}/{SPEC}")

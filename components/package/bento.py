@@ -42,18 +42,13 @@ def write_context(folder: Path, *, spec: ServingSpec, bundle: Path, training_set
     (folder / REQUIREMENTS).write_text("\n".join(pinned_requirements(needs)) + "\n", encoding="utf-8")
 
 
-def bento_tag(spec: ServingSpec) -> tuple[str, str]:
-    """Return name and version of a model's Bento, within BentoML's rules for tags."""
-    return spec.use_case.rstrip("_"), f"{spec.version}-{spec.model[:12]}"
-
-
 def build_bento(context: Path, spec: ServingSpec, target: Path) -> str:
     """Build a Bento from a context, write it as a tar to `target` and return the SHA-256 of the tar.
 
     The build runs in its own process with an empty store: BentoML imports the service, and the modules of the
     context must not meet those of this process. Raises PackagingFailed with BentoML's words.
     """
-    name, version = bento_tag(spec)
+    name, _, version = spec.tag.partition(":")
     # BentoML adds its own version.
     lines = (context / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     packages = [line for line in lines if not line.startswith("bentoml==")]
@@ -82,7 +77,7 @@ def build_bento(context: Path, spec: ServingSpec, target: Path) -> str:
         except subprocess.TimeoutExpired as error:
             raise PackagingFailed("the Bento was not built in time", allowed=f"{BUILD_SECONDS} s") from error
         if done.returncode or not archive.is_file():
-            raise PackagingFailed(f"BentoML could not build {name}:{version}", measured=done.stderr[-2000:].strip())
+            raise PackagingFailed(f"BentoML could not build {spec.tag}", measured=done.stderr[-2000:].strip())
         require_no_pickle(archive)
         shutil.move(archive, target)
     return file_digest(target)

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.bundle import ModelCard, read_card
 from components.core.digests import file_digest
-from components.core.errors import DataError, GateRefused, PackagingFailed
+from components.core.errors import DataError, GateRefused
 from components.core.ledger.bentos import read_bento, record_bento
 from components.core.ledger.engine import open_ledger
 from components.core.sections import Package, Problem
-from components.core.serving import MODEL_FOLDER, SPEC, ServingSpec
+from components.core.serving import ServingSpec, read_archived_spec
 from components.core.settings import Settings
 from components.core.storage import write_atomically, write_text
 from components.core.training_set import read_manifest
@@ -114,15 +113,6 @@ def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle
             served.version,
         )
     return kept
-
-
-def read_archived_spec(archive: Path) -> ServingSpec:
-    """Return the serving description inside a Bento. Raises PackagingFailed when there is none."""
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.name.removeprefix("./") == f"src/{MODEL_FOLDER}/{SPEC}" and (file := tar.extractfile(member)):
-                return ServingSpec.model_validate_json(file.read())
-    raise PackagingFailed(f"{archive.name} is not a Bento of this platform", allowed=f"src/{MODEL_FOLDER}/{SPEC}")
 
 
 def _link(source: Path, target: Path) -> None:

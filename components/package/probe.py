@@ -17,7 +17,6 @@ from components.core.errors import PackagingFailed
 from components.core.sections import Package
 from components.core.serving import ServingSpec
 from components.core.training_set import REGISTRY, ROWS
-from components.package.bento import bento_tag
 from components.package.online_rows import OnlineRows
 from components.package.server import Server, booted
 
@@ -53,11 +52,10 @@ def probe_bento(archive: Path, spec: ServingSpec, config: Package, *, bundle: Pa
     store and looked up by key through `predict` at their own instant. Latency is that of one lookup by key, on one
     connection. Raises PackagingFailed when the Bento does not boot, answer, or equal its model.
     """
-    name, version = bento_tag(spec)
     with tempfile.TemporaryDirectory(prefix="driftline-online-") as folder:
         online = OnlineRows(training_set / REGISTRY, spec, Path(folder) / "online.db") if spec.views else None
         url = online.url if online else f"sqlite:///{folder}/online.db"
-        with booted(archive, f"{name}:{version}", online_store_url=url) as server:
+        with booted(archive, spec.tag, online_store_url=url) as server:
             golden = _golden(server, spec, config, bundle)
             looked_up, online_difference, request = _lookups(server, spec, config, training_set, online)
             latencies = _latencies(lambda: _answer(server, "/predict", request), config.probe_requests)

@@ -17,7 +17,6 @@ from components.core.ledger.engine import open_ledger
 from components.core.settings import Settings
 from components.core.training_set import read_manifest
 from components.core.verdict import read_verdict, write_verdict
-from components.package.bento import bento_tag
 from components.package.description import describe
 from components.package.packaging import Packaged, keep_bento, package_model
 from components.package.probe import probe_bento
@@ -157,11 +156,10 @@ def test_a_bento_that_cannot_start_is_told_apart(ledger: Settings, model: Module
 def test_a_bento_that_is_not_ready_in_time_is_ended(ledger: Settings, model: ModuleType, plain: Any) -> None:
     spec = spec_of(model, plain)
     kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set)
-    name, version = bento_tag(spec)
     before = leftovers()
     with (
         pytest.raises(PackagingFailed, match="not ready in time"),
-        booted(kept, f"{name}:{version}", online_store_url="sqlite:////nowhere/online.db", boot_seconds=0.5),
+        booted(kept, spec.tag, online_store_url="sqlite:////nowhere/online.db", boot_seconds=0.5),
     ):
         pytest.fail("it was ready in half a second")
     assert leftovers() == before
@@ -190,9 +188,8 @@ def test_a_rejecting_bento_names_feature_and_age(ledger: Settings, model: Module
     store = model.open_store(served.root)
     row = {"origin": ["EWR"], "origin_late": [0.5], "origin_kind": ["big"], "event_timestamp": [model.NOW]}
     store.write_to_online_store("origin_stats", df=pd.DataFrame(row))
-    name, version = bento_tag(spec)
     keys = {"carrier": "AA", "origin": "EWR", "badge": None, "distance": 1.0}
-    with booted(kept, f"{name}:{version}", online_store_url=f"sqlite:///{served.root}/online.db") as server:
+    with booted(kept, spec.tag, online_store_url=f"sqlite:///{served.root}/online.db") as server:
         late = (model.NOW + timedelta(hours=7)).isoformat()
         status, answer = server.post("/predict", keys | {"as_of": late})
         assert (status, answer["stale"]) == (422, {"origin_late": 25200.0, "origin_kind": 25200.0})

@@ -84,7 +84,6 @@ def archive(served: Any, spec: Any, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def server(archive: Path, served: Any, spec: Any, write: Any, now: datetime) -> Iterator[Any]:
     """Boot the Bento; EWR is fresh, JFK stale, LGA from the future, badge 7 has no TTL."""
-    from components.package.bento import bento_tag
     from components.package.server import booted
 
     hour = timedelta(hours=1)
@@ -93,6 +92,5 @@ def server(archive: Path, served: Any, spec: Any, write: Any, now: datetime) -> 
     write("origin_stats", {"origin": "LGA"}, {"origin_late": 0.1, "origin_kind": "small"}, now + hour)
     write("pair_stats", {"carrier": "AA", "origin": "EWR"}, {"pair_delay": 12.0}, now - 24 * hour)
     write("badges", {"badge": 7}, {"badge_year": 1999.0}, now - 9000 * hour)
-    name, version = bento_tag(spec)
-    with booted(archive, f"{name}:{version}", online_store_url=f"sqlite:///{served.root}/online.db") as running:
+    with booted(archive, spec.tag, online_store_url=f"sqlite:///{served.root}/online.db") as running:
         yield running

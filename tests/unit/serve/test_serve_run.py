@@ -1,0 +1,98 @@
+"""`serve_bento` in a process of its own: the archive is unpacked once and served in the foreground."""
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from components.core.errors import ConfigError, DataError
+from components.core.settings import Settings
+from components.core.training_set import read_manifest
+from components.package.bento import build_bento, write_context
+from components.package.description import describe
+from components.serve.run import serve_bento, unpack
+
+CODE = """
+import sys
+from pathlib import Path
+from components.core.settings import Settings
+from components.serve.run import serve_bento
+serve_bento(Settings.model_validate_json(sys.argv[1]), Path(sys.argv[2]), port=int(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(model: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the archive of a model without online features, named as an artifact: without a suffix."""
+    root = tmp_path_factory.mktemp("plain")
+    served = model.make_served(root / "served", with_views=False)
+    rows = read_manifest(served.training_set)
+    spec = describe(model.PROBLEM, served.config, served.card, rows, served.bundle)
+    context = root / "context"
+    context.mkdir()
+    write_context(context, spec=spec, bundle=served.bundle, training_set=served.training_set)
+    build_bento(context, spec, root / "bento")
+    return root / "bento"
+
+
+def test_it_serves_until_it_is_told_to_stop(plain: Path, settings: Settings) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-c", CODE, settings.model_dump_json(), str(plain), str(port)])
+    try:
+        status, answer = wait_and_ask(process, port)
+        assert status == 200
+        assert answer["model_version"] == 3
+        assert [p.name for p in (settings.home / "serving").iterdir()] == [unpack(settings, plain).name]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def wait_and_ask(process: subprocess.Popen[bytes], port: int) -> tuple[int, Any]:
+    body = json.dumps({"carrier": "AA", "origin": "EWR", "badge": None, "distance": 10})
+    deadline = time.monotonic() + 60
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("POST", "/predict", body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not answer in time"
+            time.sleep(0.2)
+        finally:
+            connection.close()
+
+
+def test_unpacking_at_once_leaves_one_home(plain: Path, settings: Settings) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        homes = list(pool.map(lambda _: unpack(settings, plain), range(3)))
+    assert len(set(homes)) == 1
+    assert [p.name for p in (settings.home / "serving").iterdir()] == [homes[0].name]
+
+
+def test_what_is_no_bento_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such Bento"):
+        serve_bento(settings, tmp_path / "absent.tar")
+    (tmp_path / "text.tar").write_text("no tar")
+    with pytest.raises(DataError, match="cannot be read"):
+        serve_bento(settings, tmp_path / "text.tar")
+    shutil.make_archive(str(tmp_path / "other"), "tar", tmp_path, "text.tar")
+    with pytest.raises(DataError, match="not a Bento of this platform"):
+        serve_bento(settings, tmp_path / "other.tar")
+    assert not (settings.home / "serving").exists()
