@@ -4,9 +4,12 @@ Addresses and credentials come from the environment, never from pipeline paramet
 """
 
 import os
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from components.core.errors import ConfigError
 
 # Libraries read these when they are imported, so they are set before anything heavy is.
 QUIET = {
@@ -86,3 +89,18 @@ def silence_libraries() -> None:
     """Switch telemetry and pickle loading off for every library that is imported after this call."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def check_run_key(run_key: str) -> str:
+    """Return a run key that is safe as a folder name and in a query.
+
+    Raises ConfigError when it is empty or has other characters.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_key):
+        raise ConfigError(
+            "this run has no usable key",
+            measured=repr(run_key),
+            allowed="1 to 128 letters, digits, '.', '_' and '-'",
+            next_step="set DRIFTLINE_RUN_KEY; it must be the same when a run is retried",
+        )
+    return run_key
