@@ -1,6 +1,7 @@
 """Writing one feature view to the online store, and remembering what its contents were made from."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,10 +35,12 @@ def clear(store: Any, view: Any) -> None:
     """Remove all online values of a view, so that none survives from another definition.
 
     Redis would keep them otherwise: it skips a row whose instant is not newer than the stored one.
+    Raises FeatureError when the online store is out of reach.
     """
     update = store.provider.online_store.update
-    for delete, keep in (([view], []), ([], [view])):
-        update(store.config, delete, keep, entities_to_delete=[], entities_to_keep=[], partial=True)
+    with _store_errors(f"the online values of {view.name} cannot be cleared"):
+        for delete, keep in (([view], []), ([], [view])):
+            update(store.config, delete, keep, entities_to_delete=[], entities_to_keep=[], partial=True)
 
 
 def write_interval(settings: Settings, store: Any, view: Any, begin: datetime, end: datetime) -> None:
@@ -48,26 +51,32 @@ def write_interval(settings: Settings, store: Any, view: Any, begin: datetime, e
     url = settings.online_store_url
     # SQLite gives up on a busy database after five seconds; a queue does not.
     queue = exclusive(url, "writer") if url.startswith("sqlite") else nullcontext()
+    with queue, _store_errors(f"materialization of {view.name} stopped at {begin.isoformat()}"):
+        store.provider.materialize_single_feature_view(
+            config=store.config,
+            feature_view=view,
+            start_date=begin,
+            end_date=end,
+            registry=store.registry,
+            project=store.project,
+            tqdm_builder=None,
+        )
+    store.registry.apply_materialization(view, store.project, begin, end)
+
+
+@contextmanager
+def _store_errors(what: str) -> Iterator[None]:
+    """Turn whatever a store's driver raises into a FeatureError."""
     try:
-        with queue:
-            store.provider.materialize_single_feature_view(
-                config=store.config,
-                feature_view=view,
-                start_date=begin,
-                end_date=end,
-                registry=store.registry,
-                project=store.project,
-                tqdm_builder=None,
-            )
+        yield
     except DriftlineError:
         raise
     except Exception as error:
         raise FeatureError(
-            f"materialization of {view.name} stopped at {begin.isoformat()}",
+            what,
             measured=f"{type(error).__name__}: {error}",
-            next_step="check the online store and start again: it resumes here",
+            next_step="check DRIFTLINE_ONLINE_STORE_URL and the store, then start again: it resumes here",
         ) from error
-    store.registry.apply_materialization(view, store.project, begin, end)
 
 
 def _metadata_key(view: str) -> str:
