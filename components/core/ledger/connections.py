@@ -104,5 +104,6 @@ def _explained(engine: sa.Engine) -> Iterator[None]:
 def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row unless a unique constraint already holds one; return whether it was inserted."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    result = connection.execute(insert(table).values(**values).on_conflict_do_nothing())
-    return result.rowcount == 1
+    statement = insert(table).values(**values).on_conflict_do_nothing()
+    # A skipped row returns nothing; the row count of an INSERT is not defined on every driver.
+    return connection.execute(statement.returning(sa.literal(1))).first() is not None
