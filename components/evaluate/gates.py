@@ -17,8 +17,9 @@ from components.evaluate.wording import METRIC_NAMES, number, range_text
 Outcome = Literal["pass", "hold", "reject"]
 Check = tuple[Outcome, Reason]
 
-MIN_DAYS = 5
-"""Fewer blocks than this do not carry an interval."""
+MIN_DAYS = 7
+"""Fewer blocks do not carry an interval: with 5, 14 and 21 days 77, 89 and 91 % of nominal 95 % intervals held where
+the day explained most of the label, with 7 days 84 %. A week also holds every weekday once."""
 
 
 def decide(measurements: Measurements, config: Evaluate, *, subject: str) -> Verdict:
@@ -33,6 +34,7 @@ def decide(measurements: Measurements, config: Evaluate, *, subject: str) -> Ver
             amount,
             check_lift(measurements, config),
             *check_gain(measurements, config),
+            *check_novelty(measurements, subject),
             *check_calibration(measurements, config),
             *check_slices(measurements, config),
             *(check_fairness(f, config) for f in measurements.fairness),
@@ -110,6 +112,14 @@ def check_gain(m: Measurements, config: Evaluate) -> list[Check]:
     else:
         outcome, message = "pass", shown
     return [(outcome, _reason("champion", outcome, message, m.gain, allowed)), *checks]
+
+
+def check_novelty(m: Measurements, subject: str) -> list[Check]:
+    """Hold a challenger that is the champion's own model: promoting it would change nothing but the version."""
+    if m.champion is None or m.champion.model != subject:
+        return []
+    message = f"nothing new: this is the model of champion version {m.champion.version}, to the bit"
+    return [("hold", Reason(check="novelty", passed=False, message=message, measured=subject[:12]))]
 
 
 def _signature(m: Measurements) -> Check:

@@ -39,7 +39,7 @@ STYLE = {
 }
 
 
-def draw(paint: Any, alt: str, size: tuple[float, float] = (4.4, 3.3)) -> str:
+def draw(paint: Any, alt: str, size: tuple[float, float] = (3.7, 3.1)) -> str:
     """Let `paint(axes)` fill one plot and return it as accessible SVG."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
