@@ -15,9 +15,9 @@ def command() -> None:
 @use_case_option
 def apply(use_case: str) -> None:
     """Apply a use case's features.py to the registry and print the definitions' digest."""
-    from components.features.apply import apply_definitions
+    from pipelines.definitions import apply_and_remember
 
-    click.echo(apply_definitions(load_settings(), use_case))
+    click.echo(apply_and_remember(load_settings(), use_case))
 
 
 @command.command("materialize")
