@@ -19,6 +19,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "FEAST_USAGE": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # Waiting OpenMP threads spin otherwise: on two busy cores one training took 12.8 CPU-seconds instead of 2.2.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
@@ -86,7 +88,7 @@ def load_settings() -> Settings:
 
 
 def silence_libraries() -> None:
-    """Switch telemetry and pickle loading off for every library that is imported after this call."""
+    """Switch telemetry, pickle loading and spinning threads off for every library that is imported after this call."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
