@@ -7,8 +7,9 @@ from components.core.errors import FeatureError
 
 
 def service_views(store: Any, service: str) -> tuple[Any, list[Any]]:
-    """Return a feature service of the registry and its feature views, in the order in which it lists them.
+    """Return a feature service of the registry and its feature views, both ordered by name.
 
+    Feast takes two services that differ only in order for equal and keeps the older one, so its order means nothing.
     Raises FeatureError when the registry lacks the service or one of its views.
     """
     from feast.errors import FeastObjectNotFoundException
@@ -23,6 +24,9 @@ def service_views(store: Any, service: str) -> tuple[Any, list[Any]]:
             allowed=service,
             next_step="run `driftline features apply`, or correct features.service in use_case.yaml",
         ) from None
+    found.feature_view_projections.sort(key=lambda projection: str(projection.name))
+    for projection in found.feature_view_projections:
+        projection.features.sort(key=lambda field: str(field.name))
     views = []
     for projection in found.feature_view_projections:
         try:
@@ -106,7 +110,7 @@ def view_spec(view: Any) -> dict[str, Any]:
     """Return what decides a view's values: keys, features, TTL and source."""
     source = view.batch_source
     return {
-        "entities": list(view.entities),
+        "entities": sorted(view.entities),
         "keys": sorted((field.name, str(field.dtype)) for field in view.entity_columns),
         "features": sorted((field.name, str(field.dtype)) for field in view.features),
         "ttl_seconds": view.ttl.total_seconds() if view.ttl else 0.0,

@@ -38,7 +38,7 @@ def exclusive(url: str, name: str) -> Iterator[None]:
         except SQLAlchemyError as error:
             raise FeatureError(
                 "the feature registry is out of reach",
-                measured=str(error),
+                measured=str(error.__cause__ or error).splitlines()[0],
                 allowed="a running PostgreSQL",
                 next_step="check DRIFTLINE_FEATURE_REGISTRY_URL",
             ) from error

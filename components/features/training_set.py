@@ -78,7 +78,7 @@ def labelled_rows(snapshots: Path, snapshot: Snapshot, problem: Problem, as_of: 
 
 
 def model_inputs(problem: Problem, service: Any, views: list[Any]) -> list[Input]:
-    """Return the model's inputs in order: those of the request, then the features as the service lists them.
+    """Return the model's inputs in order: those of the request, then the features by view and name.
 
     Raises FeatureError for a feature that is no number or text, whose name is taken, or of a view under another name.
     """

@@ -47,18 +47,18 @@ def test_rows_columns_and_description(shop: Settings, run: Build, tmp_path: Path
     made = run(registry=digest)
     table = pq.read_table(tmp_path / "ts" / ROWS)
     instants = [("event_timestamp", "timestamp[us, tz=UTC]"), ("label_timestamp", "timestamp[us, tz=UTC]")]
-    inputs = [("amount", "double"), ("channel", "string"), ("spend", "double"), ("visits", "double")]
-    inputs += [("score", "double"), ("mood", "string")]
+    inputs = [("amount", "double"), ("channel", "string"), ("mood", "string"), ("score", "double")]
+    inputs += [("spend", "double"), ("visits", "double")]
     keys = [("order_id", "string"), ("user_id", "string"), ("item", "string")]
     expected = [*keys, *instants, ("returned", "double"), *inputs]
     assert [(field.name, str(field.type)) for field in table.schema] == expected
     assert [(i.name, i.view, i.ttl_seconds, i.kind) for i in made.inputs] == [
         ("amount", "", 0, "number"),
         ("channel", "", 0, "category"),
+        ("mood", "pairs", 0, "category"),
+        ("score", "pairs", 0, "number"),
         ("spend", "users", 86400, "number"),
         ("visits", "users", 86400, "number"),
-        ("score", "pairs", 0, "number"),
-        ("mood", "pairs", 0, "category"),
     ]
     # 31 of 36 orders are mature at noon; the rest has no label yet.
     assert made.rows == table.num_rows == 31
