@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import PackagingFailed
+from components.core.serving import read_archived_spec
 from components.core.settings import Settings
 from components.core.usecase import UseCase
-from pipelines.champion import bento_tag, require_champion
+from pipelines.champion import require_champion
 from pipelines.example import example_request
 
 
@@ -17,7 +18,7 @@ def answer_once(settings: Settings, use_case: UseCase) -> tuple[str, dict[str, A
     champion = require_champion(settings, use_case.name)
     row, request = example_request(settings, use_case.name, use_case.problem)
     archive = Path(champion.bento_uri)
-    with booted(archive, bento_tag(archive), online_store_url=settings.online_store_url) as server:
+    with booted(archive, read_archived_spec(archive).tag, online_store_url=settings.online_store_url) as server:
         status, answer = server.post("/predict", request)
     if status != 200:  # noqa: PLR2004 - HTTP OK
         raise PackagingFailed("the champion did not answer", measured=f"HTTP {status}: {answer}")

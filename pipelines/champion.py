@@ -1,9 +1,6 @@
 """The champion of a use case and its Bento."""
 
-import tarfile
 from pathlib import Path
-
-import yaml
 
 from components.core.digests import file_digest
 from components.core.errors import PackagingFailed
@@ -38,14 +35,3 @@ def require_champion(settings: Settings, use_case: str) -> Champion:
             next_step="restore the file, or train again",
         )
     return champion
-
-
-def bento_tag(archive: Path) -> str:
-    """Return `name:version` of an exported Bento. Raises PackagingFailed when it is none."""
-    try:
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile("./bento.yaml")
-            described = yaml.safe_load(member.read()) if member else {}
-            return f"{described['name']}:{described['version']}"
-    except (tarfile.TarError, KeyError, yaml.YAMLError) as error:
-        raise PackagingFailed("not an exported Bento", measured=f"{archive}: {error}") from error

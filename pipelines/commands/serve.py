@@ -12,12 +12,14 @@ from pipelines.commands.options import use_case_option
 @use_case_option
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def command(use_case: str, host: str, port: int) -> int:
+def command(use_case: str, host: str, port: int) -> None:
     """Serve the champion's Bento until Ctrl-C; prints a request to try."""
+    from pathlib import Path
+
+    from components.serve.run import serve_bento
     from pipelines.catalog import read_case
     from pipelines.champion import require_champion
     from pipelines.example import example_request
-    from pipelines.serving import serve
 
     settings = load_settings()
     case = read_case(settings.feature_repo, use_case)
@@ -30,4 +32,4 @@ def command(use_case: str, host: str, port: int) -> int:
         f"  curl -s http://{host}:{port}/predict -H 'content-type: application/json' -d '{json.dumps(request)}'",
         err=True,
     )
-    return serve(settings, champion, host=host, port=port)
+    serve_bento(settings, Path(champion.bento_uri), host=host, port=port)
