@@ -82,7 +82,7 @@ def compared_version(approval: Verdict) -> int | None:
 def kept_bento(engine: sa.Engine, model_digest: str, bento: Path) -> bentos.Bento:
     """Return the record of the archive that `package` kept for this model.
 
-    Raises DataError when there is none or when it is another archive than the one at hand.
+    Raises DataError when there is none, when it is another archive than the one at hand, or when its file is gone.
     """
     found = bentos.read_bento(engine, model_digest)
     measured = file_digest(bento)
@@ -93,6 +93,8 @@ def kept_bento(engine: sa.Engine, model_digest: str, bento: Path) -> bentos.Bent
             allowed=found.digest[:12] if found else "a recorded archive; the ledger has none for this model",
             next_step="run `package` again",
         )
+    if not Path(found.uri).is_file():
+        raise DataError("the kept archive of this model is gone", measured=found.uri, next_step="restore the file")
     return found
 
 
