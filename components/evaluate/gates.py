@@ -75,8 +75,8 @@ def check_amount(m: Measurements, config: Evaluate) -> Check:
 def check_lift(m: Measurements, config: Evaluate) -> Check:
     """Require the challenger to beat the cheap baseline, by the lower bound of the difference."""
     name = METRIC_NAMES[m.metric]
-    baseline = m.baseline.name if m.baseline else "the baseline"
-    shown = f"{name} improves on the {baseline} by {range_text(m.lift, signed=True)}"
+    baseline = m.baseline.name if m.baseline else "baseline"
+    shown = f"improvement of {name} over the {baseline}: {range_text(m.lift, signed=True)}"
     if m.lift.estimate is None or m.lift.low is None:
         outcome: Outcome = "hold"
         message = f"cannot compare with the {baseline}: {name} or its interval is not defined on this holdout"
@@ -97,7 +97,7 @@ def check_gain(m: Measurements, config: Evaluate) -> list[Check]:
     allowed = f"lower bound > {number(-config.margin)} and estimate >= 0"
     checks = [_signature(m)]
     name = METRIC_NAMES[m.metric]
-    shown = f"{name} changes by {range_text(m.gain, signed=True)} against {champion}"
+    shown = f"improvement of {name} over {champion}: {range_text(m.gain, signed=True)}"
     outcome: Outcome = "hold"
     if m.champion.obstacle:
         message = f"cannot compare with {champion}: {m.champion.obstacle}"
@@ -248,12 +248,14 @@ def sentence(verdict: Verdict, measurements: Measurements, *, version: int) -> s
     model: Model | None = measurements.challenger
     value = range_text(model.metrics[measurements.metric]) if model else "unknown"
     against = (
-        f"{range_text(measurements.lift, signed=True)} over the {measurements.baseline.name}"
+        f"{range_text(measurements.lift, signed=True)} better than the {measurements.baseline.name}"
         if (measurements.baseline)
         else "no comparison"
     )
     if measurements.champion and measurements.gain.estimate is not None:
-        against = f"{range_text(measurements.gain, signed=True)} over champion version {measurements.champion.version}"
+        against = (
+            f"{range_text(measurements.gain, signed=True)} better than champion version {measurements.champion.version}"
+        )
     return (
         f"{verb} version {version}: {METRIC_NAMES[measurements.metric]} {value} on {measurements.rows:,} rows of "
         f"{measurements.days} days it has never seen, {against}."

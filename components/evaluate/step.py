@@ -80,7 +80,7 @@ def evidence(judgement: Judgement) -> dict[str, Any]:
         "sentence": sentence(judgement.verdict, measured, version=judgement.card.version),
         "holdout_first": judgement.holdout.dates[0] if judgement.holdout.dates else "",
         "holdout_last": judgement.holdout.dates[-1] if judgement.holdout.dates else "",
-        **measured.model_dump(mode="json", exclude={"notes"}),
+        "measurements": measured.model_dump(mode="json", exclude={"notes"}),
     }
 
 

@@ -1,6 +1,6 @@
 """A real training set with days that share their weather, and real ONNX bundles to judge on it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,8 +131,9 @@ def write_bundle(
     training_set: str = "",
     holdout_from: datetime = HOLDOUT_FROM,
     mlflow_run: str = "run",
+    categories: Sequence[str] = ("origin",),
 ) -> ModelCard:
-    """Write a bundle of a linear model; `weights` names its inputs, `origin` is a category."""
+    """Write a bundle of a linear model; `weights` names its inputs."""
     folder.mkdir(parents=True)
     onnx.save(linear_graph(list(weights.values()), bias, task), folder / ONNX)
     write_encoding(
@@ -140,7 +141,7 @@ def write_bundle(
         Encoding(
             columns=[
                 Column(name=name, kind="category", categories=ORIGINS)
-                if name == "origin"
+                if name in categories
                 else Column(name=name, kind="number")
                 for name in weights
             ]
