@@ -120,7 +120,7 @@ def create_service(folder: Path) -> Any:
 
 async def _read(online: OnlineReader | None, entities: dict[str, Any], as_of: float) -> Reading:
     if online is None:
-        return Reading(values={})
+        return Reading()
     if online.local:
         return online.read(entities, as_of)
     # A slow network must hold this request only.

@@ -1,8 +1,10 @@
 """The built Bento as a real server: answers, refusals, limits, metrics."""
 
+import contextlib
 import http.client
 import json
 import socket
+import sqlite3
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +85,23 @@ def test_an_unknown_entity_is_missing(server: Any, now: Any) -> None:
     status, answer = ask(server, now, origin="XXX", carrier="??", badge=-(2**63))
     assert status == 200
     assert answer["missing"] == ["origin_late", "origin_kind", "pair_delay", "badge_year"]
+
+
+def test_a_store_out_of_reach_is_no_answer_and_no_end(server: Any, served: Any, now: Any) -> None:
+    def rename(old: str, new: str) -> None:
+        with contextlib.closing(sqlite3.connect(served.root / "online.db")) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("rides_badges", "gone")
+    try:
+        status, answer = ask(server, now)
+        assert status == 503
+        assert "online store cannot be read" in answer["error"]
+        assert server.post("/predict_ready", READY)[0] == 200
+        assert get(server, "/readyz")[0] == 200
+    finally:
+        rename("gone", "rides_badges")
+    assert ask(server, now)[0] == 200
 
 
 def test_without_an_instant_it_is_now(server: Any) -> None:

@@ -1,5 +1,6 @@
 """Online reads equal Feast's own, and the TTL rule equals the point-in-time join's."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -141,11 +142,20 @@ def test_a_store_that_comes_late_is_read_when_it_is_there(
 ) -> None:
     reader = OnlineReader(served.training_set / REGISTRY, spec, f"sqlite:///{tmp_path}/online.db")
     keys = {"carrier": "AA", "origin": "EWR", "badge": 1}
-    with pytest.raises(FeatureError, match="cannot be read for origin_stats"):
+    with pytest.raises(FeatureError, match="online store cannot be read"):
         reader.read(keys, now.timestamp())
     store = model.open_store(tmp_path)
     put(store, "origin_stats", {"origin": ["EWR"]}, {"origin_late": [0.5], "origin_kind": ["big"]}, [now])
     assert reader.read(keys, now.timestamp()).values == {"origin_late": 0.5, "origin_kind": "big"}
+
+
+def test_a_dead_store_is_named_in_time(served: Any, spec: Any, now: datetime) -> None:
+    reader = OnlineReader(served.training_set / REGISTRY, spec, "redis://127.0.0.1:1/0")
+    start = time.monotonic()
+    with pytest.raises(FeatureError, match="cannot be read") as failed:
+        reader.read({"carrier": "AA", "origin": "EWR", "badge": 1}, now.timestamp())
+    assert "ConnectionError" in str(failed.value.measured)
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(
