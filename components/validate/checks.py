@@ -9,9 +9,7 @@ import pyarrow as pa
 
 from components.validate.findings import Finding, show, show_percent
 from components.validate.suite import Expectation, nearest
-
-SPOKEN = {"column", "column_A", "column_B", "min_value", "max_value", "mostly", "value_set", "condition_parser"}
-"""Arguments that a description words itself."""
+from components.validate.wording import describe
 
 
 def run_expectations(
@@ -104,7 +102,7 @@ def _judge(
         expected=expected,
         observed=observed,
         failing_percent=percent,
-        examples=quote_rows(rows, positions, [*keys, *expectation.columns(rows.column_names)]),
+        examples=quote_rows(rows, positions, [*keys, *sorted(expectation.columns(rows.column_names))]),
         notes=str(expectation.meta.get("notes", "")),
     )
 
@@ -135,35 +133,13 @@ def _subject(table: str, expectation: Expectation) -> str:
 
 
 def quote_rows(rows: pa.Table, positions: list[int], columns: list[str]) -> list[dict[str, str]]:
-    """Return rows by position as text: the given columns and both timestamps, in the table's order."""
-    wanted = {*columns, "event_timestamp", "label_timestamp"}
-    names = [name for name in rows.column_names if name in wanted]
+    """Return rows by position as text: the given columns first, then both timestamps."""
+    ordered = dict.fromkeys([*columns, "event_timestamp", "label_timestamp"])
+    names = [name for name in ordered if name in rows.column_names]
     if not positions:
         return []
     quoted = rows.select(names).take(pa.array(positions, pa.int64())).to_pylist()
     return [{name: show(value) for name, value in row.items()} for row in quoted]
-
-
-def describe(expectation: Expectation) -> str:
-    """Say in words what an expectation wants."""
-    kwargs = expectation.kwargs
-    words = expectation.type.removeprefix("expect_").removeprefix("column_").removeprefix("table_").replace("_", " ")
-    what = words.replace(" to not be ", " not ").replace(" to be ", " ").removeprefix("values ")
-    if "column_A" in kwargs and what.startswith("pair values a "):
-        what = f"{kwargs['column_A']} {what.removeprefix('pair values a ').removesuffix(' b')} {kwargs['column_B']}"
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    if low is not None and high is not None:
-        what = f"{what} {show(low)} and {show(high)}"
-    elif low is not None or high is not None:
-        bound = f"at least {show(low)}" if high is None else f"at most {show(high)}"
-        what = f"{what.removesuffix(' between')} {bound}"
-    if "value_set" in kwargs:
-        what = f"{what} {', '.join(show(value) for value in kwargs['value_set'])}"
-    others = [f"{name} {show(value)}" for name, value in kwargs.items() if name not in SPOKEN]
-    if others:
-        what = f"{what} ({', '.join(others)})"
-    mostly = kwargs.get("mostly", 1)
-    return what if mostly == 1 else f"{what}, in at least {show(100.0 * mostly)} % of rows"
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from components.validate.checks import describe, run_expectations
+from components.validate.checks import run_expectations
 from components.validate.findings import Finding
 from components.validate.suite import Expectation
+from components.validate.wording import describe
 
 
 def check(rows: pa.Table, *entries: dict[str, Any], examples: int = 5) -> list[Finding]:
@@ -34,6 +35,7 @@ def test_a_failure_quotes_its_rows_with_keys_and_instants(trips: pa.Table) -> No
         }
         for n in (80, 81, 82)
     ]
+    assert list(finding.examples[0]) == ["trip", "km", "event_timestamp", "label_timestamp"]
     assert finding.expected == "between 0 and 79"
     assert finding.observed == "10 of 90 rows failing (11.11 %)"
     assert finding.notes == "city limits"

@@ -280,6 +280,6 @@ print(json.dumps({"cpu_s": cpu, "ratio": cpu / yardstick, "peak_mib": peak}))
         cwd=REPO.parent,
     )
     measured = json.loads(done.stdout.splitlines()[-1])
-    # Seen: 2.5 CPU-seconds, 2.5 sorts, 720 MiB.
+    # Seen: 2.5 to 2.8 CPU-seconds, 2.5 sorts, 600 MiB.
     assert measured["peak_mib"] < 1000, measured
     assert measured["ratio"] < 5, measured
