@@ -17,6 +17,7 @@ from components.core.digests import text_digest
 from components.core.errors import TrainingFailed
 from components.core.sections import Train, XGBoost
 from components.core.storage import write_atomically
+from components.train.checkpoints import read_checkpoint, write_checkpoint
 from components.train.scores import loss_name
 from components.train.trainer import Job, Matrix
 from components.train.tree_graph import tree_graph
@@ -48,7 +49,7 @@ class FittedTrees:
 
     def save(self, path: Path) -> None:
         """Write the booster as UBJSON."""
-        _write(path, self.booster.save_raw("ubj"))
+        write_atomically(path, lambda temporary: temporary.write_bytes(self.booster.save_raw("ubj")))
 
     def graph(self) -> Any:
         """Return the booster as ONNX."""
@@ -81,7 +82,7 @@ def train(job: Job) -> FittedTrees:
         booster.set_attr(**{_STATE: json.dumps({"device": device, "curve": curve})})
         raw = booster.save_raw("ubj")
         if job.checkpoint is not None:
-            _write(job.checkpoint, raw)
+            write_checkpoint(job.checkpoint, raw)
         log.info("%d rounds, best validation %s %.5f", len(curve), loss_name(job.task), min(curve))
     best = xgboost.Booster(model_file=raw)[: int(np.argmin(curve)) + 1]
     best.set_attr(**{_STATE: None})
@@ -121,17 +122,10 @@ def _resume(checkpoint: Path | None) -> tuple[bytearray | None, str, list[float]
     """Return the serialized booster, the device that trained it and its losses; nothing at the first start."""
     import xgboost
 
-    if checkpoint is None or not checkpoint.is_file():
+    content = read_checkpoint(checkpoint)
+    if content is None:
         return None, "", []
-    raw = bytearray(checkpoint.read_bytes())
-    try:
-        state = json.loads(xgboost.Booster(model_file=raw).attr(_STATE) or "")
-    except (xgboost.core.XGBoostError, ValueError) as error:
-        log.warning("checkpoint %s is unreadable and ignored: %s", checkpoint, str(error).splitlines()[0])
-        return None, "", []
+    raw = bytearray(content)
+    state = json.loads(xgboost.Booster(model_file=raw).attr(_STATE))
     log.info("resuming at round %d", len(state["curve"]))
     return raw, state["device"], state["curve"]
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
