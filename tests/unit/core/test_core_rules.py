@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -95,10 +97,29 @@ def test_importing_logic_is_cheap() -> None:
 
 
 def test_only_settings_reads_the_environment() -> None:
-    allowed = {"components/core/settings.py"}
-    # Processes that we start get our own environment, extended.
-    allowed |= {name(p) for p in CODE if "env=" in p.read_text() or "environment = {" in p.read_text()}
+    """Handing the whole environment on to a child process is not reading it."""
+    reading = re.compile(r"os\.environ(\.get|\[)|getenv|environ\.items")
     for path in CODE:
-        if name(path) not in allowed:
-            assert "os.environ" not in path.read_text(), name(path)
-            assert "getenv" not in path.read_text(), name(path)
+        if name(path) != "components/core/settings.py":
+            assert not reading.search(path.read_text()), name(path)
+
+
+def test_every_library_that_code_imports_is_declared() -> None:
+    """What comes along with another package by chance can leave with its next release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [
+        *project["dependencies"],
+        *(r for extra in project["optional-dependencies"].values() for r in extra),
+    ]
+    declared = {re.split(r"[\[=<>; ]", r)[0].lower().replace("_", "-") for r in requirements}
+    distributions = packages_distributions()
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for module in modules:
+                top = module.split(".")[0]
+                if top in sys.stdlib_module_names or top in ("components", "pipelines"):
+                    continue
+                owners = {d.lower().replace("_", "-") for d in distributions.get(top, [])}
+                assert owners & declared, f"{name(path)} imports {module}: declare one of {sorted(owners)}"
