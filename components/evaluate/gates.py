@@ -195,8 +195,8 @@ def check_leakage(m: Measurements, config: Evaluate) -> list[Check]:
         return [("hold", Reason(check="leakage", passed=False, message=text, allowed=limit))]
     name = METRIC_NAMES[m.metric]
     message = (
-        f"a random split would flatter {name} by {number(m.leakage.gap)} "
-        f"({number(m.leakage.random_split)} instead of {number(m.leakage.time_split)})"
+        f"a random split would show {name} {number(m.leakage.random_split)} instead of "
+        f"{number(m.leakage.time_split)}, better by {number(m.leakage.gap, signed=True)}"
     )
     if limit is None:
         return [("pass", information(message, check="leakage"))]

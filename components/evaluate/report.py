@@ -94,7 +94,8 @@ def _models(measured: Measurements, config: Evaluate) -> str:
     return (
         f"<section><h2>How good is it?</h2><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<h3>Improvement of {METRIC_NAMES[measured.metric]} over</h3><table><thead><tr><th></th>"
-        f"<th scope='col'>difference</th><th scope='col'>interval</th><th scope='col'>lower bound must exceed</th></tr>"
+        f"<th scope='col'>difference</th><th scope='col' class='bars'>interval</th>"
+        f"<th scope='col'>lower bound must exceed</th></tr>"
         f"</thead><tbody>{differences}</tbody></table><p class='quiet'>★ the metric that decides. Both models of a "
         f"pair are measured on the same resampled days.</p></section>"
     )
@@ -111,7 +112,10 @@ def _plots(problem: Problem, config: Evaluate, judgement: Judgement) -> str:
     reliability = plots.reliability_plot(judgement, config.confidence)
     figures.append((reliability, "On the diagonal, predictions mean what they say."))
     figures.append(
-        (plots.histogram_plot(judgement, problem.task), "How far apart the classes are." if classification else "")
+        (
+            plots.histogram_plot(judgement, problem.task),
+            "How far apart the classes are." if classification else "A peak beside zero is bias.",
+        )
     )
     wide = (plots.daily_plot(judgement, config.metric), "Days differ more than rows: this is why days are resampled.")
     shown = "".join(f"<figure>{svg}<figcaption>{text}</figcaption></figure>" for svg, text in figures)
@@ -136,9 +140,11 @@ def _slices(measured: Measurements, config: Evaluate) -> str:
     more = f" The {len(found) - MAX_SLICES} best slices are not shown." if len(found) > MAX_SLICES else ""
     return (
         f"<section><h2>Slices</h2><table><thead><tr><th></th><th scope='col'>rows</th>"
-        f"<th scope='col'>{METRIC_NAMES[measured.metric]}</th><th scope='col'>{escape(measured.slices.reference)}</th>"
-        f"<th scope='col'>improvement</th><th scope='col'>interval</th></tr></thead><tbody>{rows}</tbody></table>"
-        f"<p class='quiet'>Worst first. The intervals of all {len(found)} slices hold together with "
+        f"<th scope='col'>{METRIC_NAMES[measured.metric]}</th><th scope='col'>before</th>"
+        f"<th scope='col'>improvement</th><th scope='col' class='bars'>interval</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+        f"<p class='quiet'>Worst first; before: the {escape(measured.slices.reference)}. The intervals of all "
+        f"{len(found)} slices hold together with "
         f"{config.confidence:.0%}, so a long list raises no alarm by its length; the dashed line is the slice margin. "
         f"{measured.slices.left_out} values with fewer than {config.min_slice_rows:,} rows or with one class are left "
         f"out.{more}</p></section>"

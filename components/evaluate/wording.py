@@ -21,20 +21,24 @@ RATE_NAMES = {
 }
 
 
-def number(value: float | None, *, signed: bool = False) -> str:
-    """Write a figure with three decimals, four below 0.01, four significant digits from 100 on; None as a dash."""
+def number(value: float | None, *, signed: bool = False, decimals: int | None = None) -> str:
+    """Write a figure with decimals that suit its size; None as a dash."""
     if value is None:
         return "–"
-    size = abs(value)
-    text = f"{size:,.4g}" if size >= 100 else f"{size:.3f}" if size >= 0.01 or not size else f"{size:.4f}"  # noqa: PLR2004
-    if float(text.replace(",", "")) == 0:
+    text = f"{abs(value):,.{_decimals(value) if decimals is None else decimals}f}"
+    if not text.strip("0.,"):
         return text
     return ("−" if value < 0 else "+" if signed else "") + text
 
 
 def range_text(interval: Interval, *, signed: bool = False) -> str:
-    """Write an estimate with its interval in brackets."""
-    text = number(interval.estimate, signed=signed)
-    if interval.low is None or interval.high is None:
-        return text
-    return f"{text} [{number(interval.low, signed=signed)}, {number(interval.high, signed=signed)}]"
+    """Write an estimate with its interval in brackets, all with the same decimals."""
+    values = (interval.estimate, interval.low, interval.high)
+    decimals = min((_decimals(v) for v in values if v is not None), default=0)
+    estimate, low, high = (number(v, signed=signed, decimals=decimals) for v in values)
+    return estimate if interval.low is None or interval.high is None else f"{estimate} [{low}, {high}]"
+
+
+def _decimals(value: float) -> int:
+    size = abs(value)
+    return next((digits for bound, digits in ((1000, 0), (100, 1), (0.01, 3)) if size >= bound), 4 if size else 3)

@@ -1,5 +1,6 @@
 """The whole judgement: good, bad and broken models, and data that cannot tell."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -304,3 +305,18 @@ def test_unknown_columns_are_configuration_errors(
 ) -> None:
     with pytest.raises(ConfigError, match="names columns that the training set lacks; measured: airline"):
         judge(case.TASKS["classification"], CONFIG.model_copy(update=change), bundle(), training_set(rows))
+
+
+@pytest.mark.slow
+def test_twenty_thousand_rows_cost_less_than_ten_seconds_of_cpu(
+    finish: Callable[..., Judgement],
+    case: SimpleNamespace,
+    bundle: Callable[..., Path],
+    training_set: Callable[..., Path],
+) -> None:
+    new, old, data = bundle(), bundle("champion"), training_set(case.make_rows(per_day=1000))
+    finish(new, data, old)  # imports
+    start = time.process_time()
+    found = finish(new, data, old)
+    assert found.measurements.rows == 21_000
+    assert time.process_time() - start < 10
