@@ -38,7 +38,12 @@ class RedisPipeline:
     """
 
     def __init__(self, store: Any, config: Any, views: Sequence[View]) -> None:
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         self._store, self._config = store, config
+        # The default waits up to seven seconds between its retries: longer than anybody waits for a prediction.
+        store._get_client(config.online_store).set_retry(Retry(NoBackoff(), 1))
         self._fields: dict[str, tuple[list[str], list[bytes]]] = {
             view.name: store._generate_hset_keys_for_features(view.table, list(view.features)) for view in views
         }
