@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from components.core.errors import DriftlineError
 from components.core.settings import Settings
+from components.core.storage import require_writable
 from components.core.usecase import list_use_cases
 
 MIN_FREE_GB = 2.0
@@ -64,18 +65,10 @@ def _kfp() -> Check:
 
 def _home(settings: Settings) -> Check:
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        probe = settings.home / ".doctor"
-        probe.write_text("", encoding="utf-8")
-        probe.unlink()
-    except OSError as error:
-        return Check(
-            name="home",
-            state="problem",
-            found=f"{settings.home}: {error.strerror}",
-            used_for="all state",
-            mend="make it writable or set DRIFTLINE_HOME to another folder",
-        )
+        require_writable(settings.home)
+    except DriftlineError as error:
+        found = f"{settings.home}: {error.measured}"
+        return Check(name="home", state="problem", found=found, used_for="all state", mend=error.next_step)
     return Check(name="home", state="ok", found=str(settings.home), used_for="all state")
 
 

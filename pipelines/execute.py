@@ -6,6 +6,7 @@ from typing import Any
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run, read_run
 from components.core.settings import Settings
+from components.core.storage import require_writable
 from pipelines.catalog import Case, read_case
 from pipelines.compile import compile_training
 from pipelines.definitions import applied_definitions
@@ -24,6 +25,7 @@ def run_training(
 ) -> RunRecord:
     """Compile and run the training pipeline of a use case; the outcome is in the ledger and in the record."""
     case: Case = read_case(settings.feature_repo, name)
+    require_writable(settings.home)
     migrate(settings.ledger_url)
     ledger = open_ledger(settings.ledger_url)
     ir = compile_training(case, applied_definitions(settings, name))

@@ -36,6 +36,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Raise StorageFailed unless files can be made in a folder; the folder is created if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+            probe.flush()
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write into {folder}",
+            measured=error.strerror or str(error),
+            allowed="a writable folder with free space",
+            next_step="make it writable, free space, or set DRIFTLINE_HOME to another folder",
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
