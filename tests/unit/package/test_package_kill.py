@@ -1,6 +1,7 @@
 """Packaging killed at any instant and started again: one recorded archive, whole and in its place."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,7 +44,12 @@ def start(settings: Settings, model: ModuleType, served: Any) -> subprocess.Pope
         "problem": model.PROBLEM.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
     }
-    process = subprocess.Popen([sys.executable, "-c", CODE, json.dumps(order)], stdout=subprocess.PIPE, text=True)
+    # A killed process leaves its temporary files: let them go with the test's folder.
+    scratch = served.root / "scratch"
+    scratch.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    command = [sys.executable, "-c", CODE, json.dumps(order)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     return process
