@@ -1,10 +1,10 @@
 """The model bundle: what `train` hands to `evaluate` and `package`, without any pickle.
 
-    model.onnx       input `inputs` float32 [n, k], NaN = missing; output `prediction` float32 [n, 1]
-    encoding.json    how a row of named values becomes `inputs`
-    golden.parquet   raw input columns and `prediction` of the native model, at most 1,000 rows
-    model.json       where the model comes from
-    model.ubj | model.safetensors   the native model
+model.onnx       input `inputs` float32 [n, k], NaN = missing; output `prediction` float32 [n, 1]
+encoding.json    how a row of named values becomes `inputs`
+golden.parquet   raw input columns and `prediction` of the native model, at most 1,000 rows
+model.json       where the model comes from
+model.ubj | model.safetensors   the native model
 """
 
 from collections.abc import Mapping, Sequence

@@ -162,4 +162,3 @@ def read_table(root: Path, snapshot: Snapshot, table: str, columns: list[str] | 
     """Read a whole table of a snapshot."""
     files = partition_files(root, snapshot, table)
     return pa.concat_tables([pq.read_table(f, columns=columns) for f in files])
-
