@@ -99,7 +99,11 @@ def test_equals_feasts_own_duckdb_store_on_the_torture_frame(
     )
     peer = FeatureStore(
         config=RepoConfig(
-            project="peer", provider="local", registry=str(tmp_path / "peer.db"), offline_store={"type": "duckdb"}
+            project="peer",
+            provider="local",
+            registry=str(tmp_path / "peer.db"),
+            offline_store={"type": "duckdb"},
+            online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
         )
     )
     peer.apply(
