@@ -91,7 +91,8 @@ def encode(encoding: Encoding, table: pa.Table) -> Matrix:
         c.name: table.column(c.name).to_pylist() if c.kind == "category" else _numbers(table.column(c.name))
         for c in encoding.columns
     }
-    matrix = encoding.encode(values, table.num_rows)
+    with np.errstate(over="ignore"):
+        matrix = encoding.encode(values, table.num_rows)
     infinite = [name for position, name in enumerate(encoding.names) if np.isinf(matrix[:, position]).any()]
     if infinite:
         raise DataError(
