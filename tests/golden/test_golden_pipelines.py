@@ -61,7 +61,7 @@ def test_the_ir_keeps_the_rules_that_kfp_punishes(name: str) -> None:
     conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "triggerPolicy" in t]
     assert conditions == ["inputs.parameter_values['pipelinechannel--claim-Output'] == true"]
     cached = {k for k, t in tasks.items() if t.get("cachingOptions", {}).get("enableCache")}
-    assert cached <= {"validate", "train", "evaluate", "condition-1"}
+    assert cached <= {"validate", "train", "condition-1"}
     for step in ("features", "package", "promote"):
         assert "retryPolicy" not in tasks[step], "a refusal is not to be repeated"
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
