@@ -128,8 +128,8 @@ def test_the_first_archive_of_a_model_counts(ledger: sa.Engine) -> None:
     assert record_bento(ledger, "another", "digest-2", "file-2").digest == "digest-2"
 
 
-def test_twenty_processes_record_one_archive(ledger: sa.Engine, ledger_url: str) -> None:
-    count = 20
+def test_ten_processes_record_one_archive(ledger: sa.Engine, ledger_url: str) -> None:
+    count = 10
     gate = FORK.Barrier(count)
     answers: Any = FORK.Queue()
 

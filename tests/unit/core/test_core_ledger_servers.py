@@ -28,6 +28,7 @@ def test_postgres_is_empty_for_each_test(postgres_url: str, turn: int) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("required", "outcome", "code"), [("", "skipped", 0), ("postgres,redis", "error", 1)])
 def test_a_missing_server_skips_unless_it_is_required(required: str, outcome: str, code: int, tmp_path: Path) -> None:
     test = "test_redis_is_empty_for_each_test"

@@ -164,3 +164,11 @@ def home(trained: Path, settings: Settings, ledger_url: str) -> Settings:
     shutil.copytree(trained, settings.home)
     migrate(ledger_url)
     return settings.model_copy(update={"ledger_url": ledger_url})
+
+
+@pytest.fixture
+def embedded(trained: Path, settings: Settings) -> Settings:
+    """Return settings over a copy of the trained home, with an empty SQLite ledger: for what ends before the ledger."""
+    shutil.copytree(trained, settings.home)
+    migrate(settings.ledger_url)
+    return settings

@@ -94,8 +94,8 @@ def test_a_loser_is_superseded_and_the_alias_stays_with_the_winner(home: Setting
     assert (run.state, run.reason) == ("superseded", "the gate compared version 2 with champion 1, now it is 3")
 
 
-def test_a_version_from_kfp_may_be_a_float(home: Settings, approve: Approve) -> None:
-    first, second = approve(home, 1, None), approve(home, 2, 1)
+def test_a_version_from_kfp_may_be_a_float(embedded: Settings, approve: Approve) -> None:
+    first, second = approve(embedded, 1, None), approve(embedded, 2, 1)
     promote(first.settings, "flights", **first.arguments)
     second.write_verdict(1.0)
     assert promote(second.settings, "flights", **second.arguments) == "promoted"
@@ -111,65 +111,65 @@ def test_a_loser_repairs_the_alias_of_a_winner_that_was_killed(home: Settings, a
 
 
 @pytest.mark.parametrize("decision", ["hold", "reject"])
-def test_a_model_that_the_gate_refused_is_refused(home: Settings, approve: Approve, decision: str) -> None:
-    first = approve(home, 1, None)
+def test_a_model_that_the_gate_refused_is_refused(embedded: Settings, approve: Approve, decision: str) -> None:
+    first = approve(embedded, 1, None)
     first.write_verdict(None, decision=decision)
     with pytest.raises(GateRefused):
         promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
-def test_a_pass_is_no_promotion(home: Settings, approve: Approve) -> None:
-    first = approve(home, 1, None)
+def test_a_pass_is_no_promotion(embedded: Settings, approve: Approve) -> None:
+    first = approve(embedded, 1, None)
     first.write_verdict(None, decision="pass")
     with pytest.raises(GateRefused, match="did not decide to promote"):
         promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
 @pytest.mark.parametrize("version", ["absent", "1", True, 1.5, 0, -1, []])
-def test_a_verdict_must_say_what_it_compared_with(home: Settings, approve: Approve, version: Any) -> None:
-    first = approve(home, 1, None)
+def test_a_verdict_must_say_what_it_compared_with(embedded: Settings, approve: Approve, version: Any) -> None:
+    first = approve(embedded, 1, None)
     first.write_verdict(version)
     with pytest.raises(DataError, match="which champion the gate compared with"):
         promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
-def test_a_verdict_about_another_model_or_gate_is_refused(home: Settings, approve: Approve) -> None:
-    first, second = approve(home, 1, None), approve(home, 2, None)
+def test_a_verdict_about_another_model_or_gate_is_refused(embedded: Settings, approve: Approve) -> None:
+    first, second = approve(embedded, 1, None), approve(embedded, 2, None)
     for changes in ({"subject": read_card(second.model).model}, {"gate": "validate"}):
         first.write_verdict(None, **changes)
         with pytest.raises(DataError, match="does not judge this"):
             promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
-def test_a_bento_of_another_model_is_refused(home: Settings, approve: Approve) -> None:
-    first, second = approve(home, 1, None), approve(home, 2, None)
+def test_a_bento_of_another_model_is_refused(embedded: Settings, approve: Approve) -> None:
+    first, second = approve(embedded, 1, None), approve(embedded, 2, None)
     with pytest.raises(DataError) as raised:
         promote(first.settings, "flights", **(first.arguments | {"bento": second.bento}))
     assert raised.value.measured == file_digest(second.bento)[:12]
     assert raised.value.allowed == file_digest(first.bento)[:12]
-    untouched(home)
+    untouched(embedded)
 
 
-def test_a_kept_archive_that_is_gone_is_refused(home: Settings, approve: Approve) -> None:
-    first = approve(home, 1, None)
-    (home.bentos / f"{file_digest(first.bento)}.tar").unlink()
+def test_a_kept_archive_that_is_gone_is_refused(embedded: Settings, approve: Approve) -> None:
+    first = approve(embedded, 1, None)
+    (embedded.bentos / f"{file_digest(first.bento)}.tar").unlink()
     with pytest.raises(DataError, match="kept archive"):
         promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
-def test_a_changed_bundle_and_another_use_case_are_refused(home: Settings, approve: Approve) -> None:
-    first = approve(home, 1, None)
+def test_a_changed_bundle_and_another_use_case_are_refused(embedded: Settings, approve: Approve) -> None:
+    first = approve(embedded, 1, None)
     with pytest.raises(DataError, match="another use case"):
         promote(first.settings, "taxi", **first.arguments)
     (first.model / ENCODING).write_text('{"columns": []}')
     with pytest.raises(DataError, match="not the one its card describes"):
         promote(first.settings, "flights", **first.arguments)
-    untouched(home)
+    untouched(embedded)
 
 
 def test_a_version_that_was_deleted_is_not_promoted(home: Settings, approve: Approve) -> None:
@@ -205,22 +205,22 @@ def test_repair_brings_the_alias_to_the_champion_and_is_quiet_when_it_is_there(
 
 
 def test_repair_goes_on_past_a_version_that_was_deleted(
-    home: Settings, approve: Approve, caplog: pytest.LogCaptureFixture
+    embedded: Settings, approve: Approve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = approve(home, 1, None)
+    first = approve(embedded, 1, None)
     promote(first.settings, "flights", **first.arguments)
-    delete_version(home, 1)
-    assert repair_mirror(home) == []
+    delete_version(embedded, 1)
+    assert repair_mirror(embedded) == []
     assert "alias of flights does not follow the ledger" in caplog.text
 
 
-def test_the_component_promotes(home: Settings, approve: Approve, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = approve(home, 1, None)
+def test_the_component_promotes(embedded: Settings, approve: Approve, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = approve(embedded, 1, None)
     environment = {
-        "HOME": home.home,
-        "LEDGER_URL": home.ledger_url,
+        "HOME": embedded.home,
+        "LEDGER_URL": embedded.ledger_url,
         "RUN_KEY": "run-1",
-        "FEATURE_REPO": home.feature_repo,
+        "FEATURE_REPO": embedded.feature_repo,
     }
     for name, value in environment.items():
         monkeypatch.setenv(f"DRIFTLINE_{name}", str(value))
@@ -232,7 +232,7 @@ def test_the_component_promotes(home: Settings, approve: Approve, monkeypatch: p
         verdict=dsl.Artifact(uri=str(first.verdict)),
     )
     assert answer == "promoted"
-    assert champion_alias(home, "flights") == 1
+    assert champion_alias(embedded, "flights") == 1
 
 
 def untouched(settings: Settings) -> None:
