@@ -14,6 +14,8 @@ DEFAULT_USE_CASE = "flights"
 @click.option("--use-case", default=DEFAULT_USE_CASE, show_default=True)
 def command(use_case: str) -> int:
     """Train, gate, package and promote a model, then ask the champion one question."""
+    from components.core.ledger.champions import read_champion
+    from components.core.ledger.engine import open_ledger
     from pipelines.answer import answer_once
     from pipelines.catalog import read_case
     from pipelines.commands.summary import exit_code, summarize
@@ -26,7 +28,9 @@ def command(use_case: str) -> int:
     click.echo(f"{case.use_case.title}: {case.use_case.description}")
     record = run_training(settings, use_case, overrides={}, notify=show, announce=lambda key: click.echo(f"run {key}"))
     click.echo(summarize(settings, record))
-    if record.state != "succeeded":
+    if record.state == "refused" and read_champion(open_ledger(settings.ledger_url), use_case):
+        click.echo("nothing better than the champion: it stays")
+    elif record.state != "succeeded":
         return exit_code(record.state)
     row, request, answer = answer_once(settings, case.use_case)
     click.echo(f"asked the champion about {row}\n  POST /predict {json.dumps(request)}")

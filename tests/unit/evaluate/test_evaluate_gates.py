@@ -215,3 +215,12 @@ def test_the_sentence_names_the_first_failure_and_counts_the_rest() -> None:
         "Reject version 8: not better than the logistic regression: improvement of AUC over the logistic "
         "regression: −0.020 [−0.030, −0.010] (and 1 more)."
     )
+
+
+def test_the_champions_own_model_is_held_whatever_the_margin() -> None:
+    """Promoting it would change nothing but the version."""
+    same = measured.Champion(version=5, model="d" * 64, added_inputs=[], removed_inputs=[])
+    verdict = judged(champion=same, gain=span(0.0, 0.0, 0.0))
+    assert verdict.decision == "hold"
+    assert failed(verdict) == ["novelty"]
+    assert sentence(verdict, figures(champion=same), version=8).startswith("Hold version 8: nothing new")
