@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from components.core.ledger.champions import list_promotions, read_champion
+from components.core.ledger.champions import has_unmirrored, list_promotions, read_champion
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import list_runs
 from components.core.settings import Settings
@@ -74,6 +74,7 @@ def everything(settings: Settings) -> dict[str, Any]:
         "history": [line.model_dump(exclude={"at", "id"}) for line in list_promotions(ledger, "flights")],
         "runs": {run.id: (run.state, run.reason, run.as_of) for run in list_runs(ledger)},
         "alias": champion_alias(settings, "flights"),
+        "unmirrored": has_unmirrored(ledger),
         "tags": {v.version: dict(v.tags) for v in versions},
     }
 
@@ -137,6 +138,8 @@ class Stage:
         assert between["champion"]["version"] == promoted[-1]["version"]
         ended = between["runs"]["run-2"][0] != "running"
         assert ended == any(line["run_id"] == "run-2" for line in between["history"])
+        # What the next start looks at before it pays for MLflow.
+        assert between["unmirrored"] or between["alias"] == between["champion"]["version"]
         assert repaired["alias"] == (between["champion"]["version"] if repair else between["alias"])
         return outcome, end
 
