@@ -19,11 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.settings import QUIET, Settings
+
+# Continuous integration repeats the same examples; everybody else draws new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).parent.parent
 INSTALL = {
