@@ -124,6 +124,7 @@ def test_what_was_answered_is_logged_when_it_ends(boot: Any, root: Path, served:
     assert read_losses(root, "rides") == []
 
 
+@pytest.mark.slow
 def test_labels_find_their_predictions(boot: Any, root: Path, served: Any, spec: Any, now: Any) -> None:
     table = pq.read_table(served.training_set / ROWS).slice(0, 40)
     labels = table.append_column("label_timestamp", table.column("event_timestamp"))
@@ -144,6 +145,7 @@ def test_labels_find_their_predictions(boot: Any, root: Path, served: Any, spec:
     assert found == {answer["request_id"]: (answer["prediction"], label) for answer, label in expected}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_what_it_had_not_written_and_the_next_counts_it(boot: Any, root: Path) -> None:
     with boot() as server:
         for _ in range(42):
@@ -181,6 +183,7 @@ def two_workers(served: Any, spec: Any, tmp_path_factory: pytest.TempPathFactory
     return folder / "bento.tar"
 
 
+@pytest.mark.slow
 def test_two_workers_write_side_by_side(two_workers: Path, served: Any, spec: Any, server: Any, root: Path) -> None:
     answers = {}
     url = f"sqlite:///{served.root}/online.db"
@@ -208,6 +211,7 @@ def test_a_bento_without_a_folder_logs_nothing(server: Any, served: Any, tmp_pat
     assert metric(server, "written") == 0
 
 
+@pytest.mark.slow
 def test_the_body_of_a_request_may_be_anything_the_service_takes(boot: Any, root: Path) -> None:
     odd = [{**READY, "carrier": "\U0001f680" * 1024, "distance": -0.0}, {**READY, "distance": 2**53 + 1}]
     with boot() as server:

@@ -305,13 +305,40 @@ print("hidden", [path.name for path in root.rglob(".*")])
 """
 
 
-def on_small_disk(folder: Path, spec: ServingSpec, mount: str, kind: str) -> "subprocess.CompletedProcess[str]":
+FULL_TO_THE_END = """
+import contextlib, os, sys
+from pathlib import Path
+from components.core.inference_losses import settle_dead
+from components.core.serving import ServingSpec
+from components.serve.inference_writer import InferenceWriter
+
+root, spec = Path(sys.argv[1]), ServingSpec.model_validate_json(sys.argv[2])
+writer = InferenceWriter(root, spec, lambda outcome, rows: None)
+file = os.open(root / "ballast", os.O_CREAT | os.O_WRONLY)
+with contextlib.suppress(OSError):
+    while os.write(file, bytes(4096)):
+        pass
+for n in range(70):
+    writer.append("predict", str(n), [{"distance": n / 7}], [0.5])
+writer.close()
+with contextlib.suppress(Exception):
+    settle_dead(root, spec.use_case)
+    print("the record was written to a full disk")
+os.unlink(root / "ballast")
+os.close(file)
+print([(losses.appended, losses.lost) for losses in settle_dead(root, spec.use_case)], settle_dead(root, spec.use_case))
+"""
+
+
+def on_small_disk(
+    code: str, folder: Path, spec: ServingSpec, mount: str, kind: str
+) -> "subprocess.CompletedProcess[str]":
     folder.mkdir()
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     script = f'mount -t tmpfs -o {mount} none "$1" && exec "$0" -c "$CODE" "$@"'
     return subprocess.run(
         [*unshare, "sh", "-c", script, sys.executable, str(folder), spec.model_dump_json(), kind],
-        env={**os.environ, "CODE": FULL},
+        env={**os.environ, "CODE": code},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -321,14 +348,22 @@ def on_small_disk(folder: Path, spec: ServingSpec, mount: str, kind: str) -> "su
 
 
 def test_a_full_disk_delays_rows_and_drops_the_newest(tmp_path: Path, spec: ServingSpec) -> None:
-    done = on_small_disk(tmp_path / "disk", spec, "size=1m", "full")
+    done = on_small_disk(FULL, tmp_path / "disk", spec, "size=1m", "full")
     assert done.stdout.splitlines() == ["outage {'dropped': 50}", "rows 255 losses [50]", "hidden []"], done.stderr
     assert done.stderr.count("cannot be written") == 1
     assert "No space left" in done.stderr
 
 
 def test_a_read_only_disk_is_said_once_and_stops_nothing(tmp_path: Path, spec: ServingSpec) -> None:
-    done = on_small_disk(tmp_path / "disk", spec, "ro", "read-only")
+    done = on_small_disk(FULL, tmp_path / "disk", spec, "ro", "read-only")
     assert done.stdout.splitlines() == ["outage {'dropped': 50}", "rows 0 losses []", "hidden []"], done.stderr
     assert done.stderr.count("cannot be written") == 1
     assert "Read-only file system" in done.stderr
+
+
+def test_a_disk_that_is_full_to_the_end_loses_rows_that_the_next_start_counts(
+    tmp_path: Path, spec: ServingSpec
+) -> None:
+    done = on_small_disk(FULL_TO_THE_END, tmp_path / "disk", spec, "size=1m", "")
+    assert done.stdout.splitlines() == ["[(70, 70)] []"], done.stderr
+    assert done.stderr.count("cannot be written") == 1
