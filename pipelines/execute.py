@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from components.core.ledger.champions import has_unmirrored
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run, read_run
 from components.core.settings import Settings
@@ -28,6 +29,10 @@ def run_training(
     require_writable(settings.home)
     migrate(settings.ledger_url)
     ledger = open_ledger(settings.ledger_url)
+    if has_unmirrored(ledger):
+        from components.promote.mirror import repair_mirror
+
+        repair_mirror(settings)
     ir = compile_training(case, applied_definitions(settings, name))
     run_key = new_run_key(name)
     announce(run_key)

@@ -95,6 +95,11 @@ class ModelCard(BaseModel):
     notes: list[str] = []
     """Facts a reviewer must know, such as a resume that was not bit-exact."""
 
+    @property
+    def release(self) -> str:
+        """Identity of the model under its version: what a Bento is built for, once."""
+        return json_digest([self.use_case, self.version, self.model])
+
 
 def model_digest(folder: Path) -> str:
     """Return the identity of a bundle's model: graph and encoding, not provenance."""

@@ -4,6 +4,7 @@ MLflow holds what can be looked up; what must happen once is in the ledger. The 
 a server. Bundles are plain artifact folders, so that no model flavour and no pickle is involved.
 """
 
+import fcntl
 import shutil
 import tempfile
 import time
@@ -18,6 +19,7 @@ from sqlalchemy.engine import make_url
 from components.core.bundle import read_card
 from components.core.errors import ConfigError, DataError, StorageFailed
 from components.core.settings import Settings, check_run_key, silence_libraries
+from components.core.storage import write_atomically
 
 BUNDLE = "bundle"
 CHAMPION = "champion"
@@ -225,9 +227,9 @@ def _client(settings: Settings) -> Iterator[Any]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    if _embedded(settings):
-        Path(make_url(settings.mlflow_uri).database or "").parent.mkdir(parents=True, exist_ok=True)
     try:
+        if _embedded(settings):
+            _create_database(Path(make_url(settings.mlflow_uri).database or ""))
         yield MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StorageFailed(
@@ -235,6 +237,24 @@ def _client(settings: Settings) -> Iterator[Any]:
             measured=str(error).splitlines()[0][:300],
             next_step="check MLFLOW_TRACKING_URI and the server, then run the step again; nothing is lost",
         ) from error
+
+
+def _create_database(path: Path) -> None:
+    """Create the SQLite file with its whole schema, once.
+
+    MLflow migrates in dozens of steps: processes that start together collide, and a kill leaves a file that none of
+    them can open again.
+    """
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        # The lock ends with the process, however that ends.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            write_atomically(path, lambda temporary: MlflowClient(f"sqlite:///{temporary}", f"sqlite:///{temporary}"))
 
 
 def _embedded(settings: Settings) -> bool:

@@ -124,8 +124,9 @@ def join_features(store: Any, service: Any, views: list[Any], rows: pa.Table, en
 
     # Arrow-backed columns: the round trip through the DataFrame that Feast asks for copies nothing.
     frame = rows.select(list(dict.fromkeys([*entities, "event_timestamp"]))).to_pandas(types_mapper=pd.ArrowDtype)
-    job = store.get_historical_features(entity_df=frame, features=service)
-    return job.to_arrow()
+    # By reference: Feast would warn that this service, ordered by name, is not the registry's.
+    wanted = [f"{p.name}:{field.name}" for p in service.feature_view_projections for field in p.features]
+    return store.get_historical_features(entity_df=frame, features=wanted).to_arrow()
 
 
 def _arrange(rows: pa.Table, features: pa.Table, problem: Problem, inputs: list[Input]) -> pa.Table:

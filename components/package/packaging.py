@@ -77,14 +77,14 @@ def package_model(
 
 
 def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle: Path, training_set: Path) -> Path:
-    """Return the kept archive of a model; build and record it when there is none.
+    """Return the kept archive of a release; build and record it when there is none.
 
-    Two builds of one model differ, so the first archive that the ledger records counts: a retry and a concurrent run
+    Two builds of one release differ, so the first archive that the ledger records counts: a retry and a concurrent run
     reuse it. The file is complete before it is recorded, hence a kill in between leaves an unused file at worst.
     Raises DataError when the recorded archive is gone or damaged.
     """
     engine = open_ledger(settings.ledger_url)
-    recorded = read_bento(engine, card.model)
+    recorded = read_bento(engine, card.release)
     if recorded is None:
         with tempfile.TemporaryDirectory(prefix="driftline-context-") as folder:
             context = Path(folder) / "context"
@@ -94,10 +94,10 @@ def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle
             digest = build_bento(context, spec, built)
             archive = settings.bentos / f"{digest}.tar"
             write_atomically(archive, lambda temporary: shutil.copyfile(built, temporary))
-        recorded = record_bento(engine, card.model, digest, str(archive))
+        recorded = record_bento(engine, card.release, digest, str(archive))
         if recorded.digest != digest:
             archive.unlink()
-            log.info("another run packaged model %s first; its archive counts", card.model[:12])
+            log.info("another process packaged version %d first; its archive counts", card.version)
     kept = Path(recorded.uri)
     if not kept.is_file() or file_digest(kept) != recorded.digest:
         raise DataError(
@@ -108,8 +108,7 @@ def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle
         )
     if (served := read_archived_spec(kept)) != spec:
         log.warning(
-            "the archive of model %s was packaged earlier, as version %d: it is served with the limits of then",
-            spec.model[:12],
+            "version %d was packaged earlier: it is served with the limits of then",
             served.version,
         )
     return kept

@@ -5,7 +5,7 @@ import logging
 import sqlalchemy as sa
 
 from components.core.errors import StorageFailed
-from components.core.ledger.champions import list_champions, read_champion
+from components.core.ledger.champions import list_champions, mark_mirrored, read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.settings import Settings
 
@@ -43,4 +43,6 @@ def mirror_champion(settings: Settings, engine: sa.Engine, model: str) -> bool:
         set_champion_alias(settings, model, champion.version)
         alias = champion.version
         moved = True
+    if champion is not None:
+        mark_mirrored(engine, model, champion.version)
     return moved

@@ -41,7 +41,7 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
         raise GateRefused("the gate did not decide to promote", measured=approval.decision, allowed="promote")
     expected = compared_version(approval)
     engine = open_ledger(settings.ledger_url)
-    archive = kept_bento(engine, card.model, bento)
+    archive = kept_bento(engine, card.release, bento)
     candidate = Candidate(
         model=use_case,
         version=card.version,
@@ -79,12 +79,12 @@ def compared_version(approval: Verdict) -> int | None:
     return int(value)
 
 
-def kept_bento(engine: sa.Engine, model_digest: str, bento: Path) -> bentos.Bento:
+def kept_bento(engine: sa.Engine, release: str, bento: Path) -> bentos.Bento:
     """Return the record of the archive that `package` kept for this model.
 
     Raises DataError when there is none, when it is another archive than the one at hand, or when its file is gone.
     """
-    found = bentos.read_bento(engine, model_digest)
+    found = bentos.read_bento(engine, release)
     measured = file_digest(bento)
     if found is None or found.digest != measured:
         raise DataError(

@@ -27,7 +27,6 @@ def write_bundle(folder: Path, fitted: Fitted, prepared: Prepared) -> float:
 
     Raises TrainingFailed when the exported graph does not predict what the native model predicts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     graph = fitted.graph().SerializeToString(deterministic=True)
     write_atomically(folder / ONNX, lambda temporary: temporary.write_bytes(graph))
     write_encoding(folder, prepared.encoding)

@@ -23,9 +23,10 @@ def apply(use_case: str) -> None:
 @command.command("materialize")
 @use_case_option
 @click.option("--as-of", default="", help="Instant, ISO 8601; default: the newest snapshot's.")
-def materialize(use_case: str, as_of: str) -> None:
+@click.option("--rebuild", is_flag=True, help="Clear and write everything: for a store that lost its data.")
+def materialize(use_case: str, as_of: str, rebuild: bool) -> None:
     """Fill the online store from the newest snapshot, resuming where a former call stopped."""
     from components.features.materialize import materialize_latest
 
-    for line in materialize_latest(load_settings(), use_case, as_of):
+    for line in materialize_latest(load_settings(), use_case, as_of, rebuild=rebuild):
         click.echo(line)

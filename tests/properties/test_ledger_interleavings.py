@@ -195,7 +195,7 @@ def test_no_interleaving_gives_a_wrong_champion(ledger: sa.Engine, count: int) -
         outcomes += [a.outcome for a in log]
         steps += taken
     # The schedules are worth something: actors did meet, and both outcomes occurred often.
-    assert min(outcomes.count("promoted"), outcomes.count("superseded")) > count / 4
+    assert min(outcomes.count("promoted"), outcomes.count("superseded")) > count / 20
     assert steps > 30 * count
 
 

@@ -124,6 +124,7 @@ def _swap(connection: sa.Connection, candidate: Candidate, expected_version: int
         "run_id": candidate.run_id,
         "verdict_digest": candidate.verdict_digest,
         "promoted_at": datetime.now(UTC),
+        "mirrored": False,
     }
     if expected_version is None:
         return insert_if_absent(connection, champions, model=candidate.model, revision=1, **values)
@@ -151,6 +152,20 @@ def list_champions(engine: sa.Engine) -> list[Champion]:
     """Return the champion of every model, by name."""
     with reading(engine) as connection:
         return [Champion.model_validate(dict(row)) for row in connection.execute(_CHAMPION).mappings()]
+
+
+def mark_mirrored(engine: sa.Engine, model: str, version: int) -> None:
+    """Note that MLflow's alias points to this champion; a newer champion stays unmirrored."""
+    with writing(engine) as connection:
+        connection.execute(
+            sa.update(champions).where(champions.c.model == model, champions.c.version == version).values(mirrored=True)
+        )
+
+
+def has_unmirrored(engine: sa.Engine) -> bool:
+    """Return whether a promotion ended before MLflow's alias followed."""
+    with reading(engine) as connection:
+        return connection.execute(sa.select(champions.c.model).where(~champions.c.mirrored)).first() is not None
 
 
 def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:

@@ -76,6 +76,8 @@ champions = sa.Table(
     sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("verdict_digest", sa.String(64), nullable=False),
     sa.Column("promoted_at", UtcDateTime, nullable=False),
+    # False from the swap until MLflow's alias follows.
+    sa.Column("mirrored", sa.Boolean, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
 )
 
@@ -100,7 +102,7 @@ promotions = sa.Table(
 bentos = sa.Table(
     "bentos",
     metadata,
-    sa.Column("model_digest", sa.String(64), primary_key=True),
+    sa.Column("release", sa.String(64), primary_key=True),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("recorded_at", UtcDateTime, nullable=False),

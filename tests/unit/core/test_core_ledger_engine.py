@@ -179,7 +179,7 @@ def test_a_cut_connection_is_replaced_and_its_transaction_is_lost(postgres_url: 
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     other = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    bento = {"model_digest": "m", "digest": "d", "uri": "u", "recorded_at": datetime.now(UTC)}
+    bento = {"release": "r", "digest": "d", "uri": "u", "recorded_at": datetime.now(UTC)}
     table = metadata.tables["bentos"]
 
     def write_while_cut() -> None:
@@ -281,7 +281,7 @@ def test_instants_come_back_in_utc_to_the_microsecond(ledger: sa.Engine, instant
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SET LOCAL timezone = 'Asia/Kathmandu'"))
         connection.execute(sa.delete(table))
-        connection.execute(sa.insert(table).values(model_digest="m", digest="d", uri="u", recorded_at=instant))
+        connection.execute(sa.insert(table).values(release="m", digest="d", uri="u", recorded_at=instant))
         found = connection.execute(sa.select(table.c.recorded_at)).scalar_one()
         earlier = connection.execute(
             sa.select(sa.func.count()).where(table.c.recorded_at < instant + timedelta(microseconds=1))
@@ -298,4 +298,4 @@ def test_an_instant_without_offset_is_refused(ledger: sa.Engine) -> None:
     table = metadata.tables["bentos"]
     naive = datetime(2013, 4, 1)  # noqa: DTZ001 - what the test is about
     with pytest.raises(StatementError, match="needs an offset"), connections.writing(ledger) as connection:
-        connection.execute(sa.insert(table).values(model_digest="m", digest="d", uri="u", recorded_at=naive))
+        connection.execute(sa.insert(table).values(release="m", digest="d", uri="u", recorded_at=naive))

@@ -1,4 +1,4 @@
-"""Runs: one claimant each, one end each; Bentos: the first archive of a model counts."""
+"""Runs: one claimant each, one end each; Bentos: the first archive of a release counts."""
 
 import multiprocessing
 from collections import Counter
@@ -119,11 +119,11 @@ def test_runs_are_listed_newest_first(ledger: sa.Engine) -> None:
     assert read_run(ledger, "nobody") is None
 
 
-def test_the_first_archive_of_a_model_counts(ledger: sa.Engine) -> None:
-    assert read_bento(ledger, "model") is None
-    first = record_bento(ledger, "model", "digest-1", "file-1")
-    assert record_bento(ledger, "model", "digest-2", "file-2") == first
-    assert read_bento(ledger, "model") == first
+def test_the_first_archive_of_a_release_counts(ledger: sa.Engine) -> None:
+    assert read_bento(ledger, "release") is None
+    first = record_bento(ledger, "release", "digest-1", "file-1")
+    assert record_bento(ledger, "release", "digest-2", "file-2") == first
+    assert read_bento(ledger, "release") == first
     assert (first.digest, first.uri) == ("digest-1", "file-1")
     assert record_bento(ledger, "another", "digest-2", "file-2").digest == "digest-2"
 
@@ -136,7 +136,7 @@ def test_ten_processes_record_one_archive(ledger: sa.Engine, ledger_url: str) ->
     def call(number: int) -> None:
         own = open_ledger(ledger_url)
         gate.wait(60)
-        answers.put(record_bento(own, "model", f"digest-{number}", f"file-{number}"))
+        answers.put(record_bento(own, "release", f"digest-{number}", f"file-{number}"))
 
     processes = [FORK.Process(target=call, args=(n,)) for n in range(count)]
     for process in processes:
@@ -144,4 +144,4 @@ def test_ten_processes_record_one_archive(ledger: sa.Engine, ledger_url: str) ->
     found = [answers.get(timeout=120) for _ in processes]
     for process in processes:
         process.join(60)
-    assert found == [read_bento(ledger, "model")] * count
+    assert found == [read_bento(ledger, "release")] * count

@@ -57,14 +57,14 @@ def start(settings: Settings, model: ModuleType, served: Any) -> subprocess.Pope
 
 @pytest.mark.slow
 def test_a_kill_at_any_instant_leaves_what_a_retry_completes(ledger: Settings, model: ModuleType, plain: Any) -> None:
-    digest = read_card(plain.bundle).model
+    release = read_card(plain.bundle).release
     outcomes = set()
     for delay_seconds in (0.05, 0.5, 1.0, 1.5, 2.0, 2.5, 3.5):
         process = start(ledger, model, plain)
         time.sleep(delay_seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        recorded = read_bento(open_ledger(ledger.ledger_url), digest)
+        recorded = read_bento(open_ledger(ledger.ledger_url), release)
         outcomes.add(recorded is not None)
         if recorded is not None:
             # Recorded means whole: the file came first.
@@ -72,7 +72,7 @@ def test_a_kill_at_any_instant_leaves_what_a_retry_completes(ledger: Settings, m
     process = start(ledger, model, plain)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0
-    final = read_bento(open_ledger(ledger.ledger_url), digest)
+    final = read_bento(open_ledger(ledger.ledger_url), release)
     assert final is not None
     assert out.strip() == final.uri
     assert file_digest(Path(final.uri)) == final.digest

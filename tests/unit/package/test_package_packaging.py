@@ -53,7 +53,7 @@ def test_an_approved_model_is_built_kept_probed_and_reused(ledger: Settings, mod
     assert leftovers() == before
     archive = plain.root / "bento"
     assert file_digest(archive) == packaged.digest
-    recorded = read_bento(open_ledger(ledger.ledger_url), plain.card.model)
+    recorded = read_bento(open_ledger(ledger.ledger_url), plain.card.release)
     assert recorded is not None
     assert (recorded.digest, recorded.uri) == (packaged.digest, str(ledger.bentos / f"{packaged.digest}.tar"))
     assert packaged.model_version == 3

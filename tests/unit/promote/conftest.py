@@ -146,7 +146,7 @@ def approve_version(settings: Settings, version: int, champion: int | None) -> A
     kept = settings.bentos / f"{file_digest(bento)}.tar"
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(bento, kept)
-    record_bento(ledger, read_card(folder / "model").model, file_digest(bento), str(kept))
+    record_bento(ledger, read_card(folder / "model").release, file_digest(bento), str(kept))
     approved = Approved(
         settings=settings.model_copy(update={"run_key": run_key}),
         version=version,

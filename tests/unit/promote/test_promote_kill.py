@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from components.core.ledger.champions import list_promotions, read_champion
+from components.core.ledger.champions import has_unmirrored, list_promotions, read_champion
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import list_runs
 from components.core.settings import Settings
@@ -74,6 +74,7 @@ def everything(settings: Settings) -> dict[str, Any]:
         "history": [line.model_dump(exclude={"at", "id"}) for line in list_promotions(ledger, "flights")],
         "runs": {run.id: (run.state, run.reason, run.as_of) for run in list_runs(ledger)},
         "alias": champion_alias(settings, "flights"),
+        "unmirrored": has_unmirrored(ledger),
         "tags": {v.version: dict(v.tags) for v in versions},
     }
 
@@ -137,6 +138,8 @@ class Stage:
         assert between["champion"]["version"] == promoted[-1]["version"]
         ended = between["runs"]["run-2"][0] != "running"
         assert ended == any(line["run_id"] == "run-2" for line in between["history"])
+        # What the next start looks at before it pays for MLflow.
+        assert between["unmirrored"] or between["alias"] == between["champion"]["version"]
         assert repaired["alias"] == (between["champion"]["version"] if repair else between["alias"])
         return outcome, end
 
@@ -178,17 +181,33 @@ def test_kill_9_around_the_commits_of_ledger_and_alias(
         assert stage.kill(at, repair=False) == expected, f"killed before {points[at - 1]}"
 
 
+def is_around_a_commit(points: list[str], at: int) -> bool:
+    """Whether the point is a commit, or the first one after a commit."""
+    return any(point.startswith("COMMIT") for point in points[max(at - 2, 0) : at])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("wins", "repair"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("wins", "repair", "statements"),
+    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+)
 @pytest.mark.parametrize("new_ledger", BACKENDS, indirect=True)
-def test_kill_9_at_every_statement_and_commit(
-    new_ledger: Callable[[], str], tmp_path: Path, trained: Path, approve: Approve, wins: bool, repair: bool
+def test_kill_9_at_every_commit_and_statement(
+    new_ledger: Callable[[], str],
+    tmp_path: Path,
+    trained: Path,
+    approve: Approve,
+    wins: bool,
+    repair: bool,
+    statements: bool,
 ) -> None:
+    """Before and after every commit; for the plain promotion also before every statement."""
     stage = Stage(tmp_path / "home", trained, approve, new_ledger, wins=wins)
     expected, points = stage.rehearse()
     assert expected[0] == ("promoted" if wins else "superseded")
-    assert sum(point.startswith("COMMIT") for point in points) > 8
-    log.info("%d points, %d of them commits", len(points), sum(point.startswith("COMMIT") for point in points))
-    for at, point in enumerate(points, 1):
-        assert stage.kill(at, repair=repair) == expected, f"killed before {point}"
+    chosen = [at for at in range(1, len(points) + 1) if statements or is_around_a_commit(points, at)]
+    log.info("%d of %d points", len(chosen), len(points))
+    assert len(chosen) > 20
+    for at in chosen:
+        assert stage.kill(at, repair=repair) == expected, f"killed before {points[at - 1]}"

@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(255), nullable=False),
         sa.Column("verdict_digest", sa.String(64), nullable=False),
         sa.Column("promoted_at", instant, nullable=False),
+        sa.Column("mirrored", sa.Boolean, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("model", name="pk_champions"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_champions_run_id"),
@@ -66,9 +67,9 @@ def upgrade() -> None:
     op.create_index("ix_promotions_model_id", "promotions", ["model", "id"])
     op.create_table(
         "bentos",
-        sa.Column("model_digest", sa.String(64), nullable=False),
+        sa.Column("release", sa.String(64), nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("uri", sa.Text, nullable=False),
         sa.Column("recorded_at", instant, nullable=False),
-        sa.PrimaryKeyConstraint("model_digest", name="pk_bentos"),
+        sa.PrimaryKeyConstraint("release", name="pk_bentos"),
     )
