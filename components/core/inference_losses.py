@@ -1,14 +1,17 @@
 """What a writer of the inference log lost, also when it was killed.
 
-A living writer keeps `<root>/<use case>/writers/<writer>`, locked with flock(2): three little-endian uint64, the rows
-it took (appended), refused (dropped) and put into files (written). They go through the page cache with pwrite(2): a
-kill -9 does not lose them, and a full disk is an error, where a mapped page would be a SIGBUS. A lock that can be had
-belongs to a dead writer; whoever gets it moves the difference to `<root>/<use case>/lost/<writer>.json`.
+A living writer keeps `<root>/<use case>/writers/<writer>`, locked with flock(2): three uint64 in native order, the rows
+it took (appended), refused (dropped) and put into files (written). They live in a mapped page: a kill -9 does not lose
+it, and counting is a memory access, where a system call takes as long as all else that the log does in a request. The
+block is allocated and synced before it is mapped, so a full disk cannot fail it (copy-on-write file systems excepted).
+A lock that can be had belongs to a dead writer; whoever gets it moves the difference to
+`<root>/<use case>/lost/<writer>.json`.
 """
 
-import contextlib
 import fcntl
+import mmap
 import os
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from components.core.inference_log import METADATA, Origin
 from components.core.storage import write_text
 
-_WIDTH = 8
+_TOTALS = struct.Struct("=3Q")
 
 
 class Losses(BaseModel):
@@ -38,17 +41,30 @@ class Losses(BaseModel):
 
 
 class Counters:
-    """The running totals of one writer, in memory and, once opened, in its file."""
+    """The running totals of one writer, in memory until opened, then in its file."""
 
     def __init__(self, root: Path, use_case: str, writer: str) -> None:
         self.appended = self.dropped = self.written = 0
         self._root, self._use_case = root, use_case
         self._path = _folder(root, use_case) / writer
         self._file = -1
+        self._page = memoryview(bytearray(_TOTALS.size)).cast("Q")
 
     @property
     def is_open(self) -> bool:
         return self._file >= 0
+
+    def append(self, rows: int) -> None:
+        self.appended += rows
+        self._page[0] = self.appended
+
+    def drop(self, rows: int) -> None:
+        self.dropped += rows
+        self._page[1] = self.dropped
+
+    def write(self, rows: int) -> None:
+        self.written += rows
+        self._page[2] = self.written
 
     def open(self) -> None:
         """Make and lock the file. Raises OSError when the folder is full, read-only or without locks."""
@@ -58,34 +74,15 @@ class Counters:
         file = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            totals = (self.appended, self.dropped, self.written)
-            os.pwrite(file, b"".join(total.to_bytes(_WIDTH, "little") for total in totals), 0)
+            os.pwrite(file, _TOTALS.pack(self.appended, self.dropped, self.written), 0)
             os.fsync(file)
+            page = memoryview(mmap.mmap(file, _TOTALS.size)).cast("Q")
             hidden.rename(self._path)
         except OSError:
             os.close(file)
             hidden.unlink(missing_ok=True)
             raise
-        self._file = file
-
-    def append(self, rows: int) -> None:
-        self.appended += rows
-        self._put(0, self.appended)
-
-    def drop(self, rows: int) -> None:
-        self.dropped += rows
-        self._put(_WIDTH, self.dropped)
-
-    def write(self, rows: int) -> None:
-        self.written += rows
-        self._put(2 * _WIDTH, self.written)
-
-    def _put(self, offset: int, total: int) -> None:
-        if self._file < 0:
-            return
-        # A total that could not be stored is stored with the next one.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._file, total.to_bytes(_WIDTH, "little"), offset)
+        self._page, self._file = page, file
 
     def settle(self) -> None:
         """Record what was lost, if anything was, and forget the file. Raises StorageFailed; a later start then does."""
@@ -93,6 +90,8 @@ class Counters:
         try:
             _settle(file, self._path, self._root, self._use_case)
         finally:
+            # The mapping holds the file, and with it the lock, until the process ends.
+            fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
 
@@ -126,10 +125,7 @@ def read_losses(root: Path, use_case: str) -> list[Losses]:
 
 
 def _settle(file: int, path: Path, root: Path, use_case: str) -> Losses | None:
-    content = os.pread(file, 3 * _WIDTH, 0)
-    appended, dropped, written = (
-        int.from_bytes(content[start : start + _WIDTH], "little") for start in range(0, 3 * _WIDTH, _WIDTH)
-    )
+    appended, dropped, written = _TOTALS.unpack(os.pread(file, _TOTALS.size, 0))
     # A kill between a file and its count: the file knows.
     files = sorted((root / use_case).glob(f"*/{path.name}-*.parquet"), key=lambda file: file.name)
     if files:

@@ -27,7 +27,7 @@ CAPACITY_ROWS = 20_000
 FLUSH_ROWS = 4096
 FLUSH_SECONDS = 60.0
 STOP_SECONDS = 8.0
-_SLICE_ENTRIES = 128
+_SLICE_ENTRIES = 256
 _PAUSE_SECONDS = 0.001
 
 Count = Callable[[str, int], None]
@@ -55,9 +55,9 @@ class InferenceWriter:
         self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
         self._entries: list[Entry] = []
         self._pending: deque[tuple[str, pa.Table]] = deque()
-        # `append` alone changes the totals appended and dropped, the writing thread written and `_gone`.
+        # `append` alone changes the totals appended and dropped, the writing thread all others.
         self._counters = Counters(root, spec.use_case, self.writer)
-        self._gone = 0
+        self._taken = self._gone = 0
         self._sequence = 0
         self._failing = False
         self._dead_settled = False
@@ -89,7 +89,7 @@ class InferenceWriter:
         instant = now if as_of is None else as_of
         self._entries.append((request_id, now, instant, route, rows, stale, missing, predictions))
         self._counters.append(count)
-        if buffered >= self._flush_rows:
+        if self._counters.appended - self._taken >= self._flush_rows and not self._wake.is_set():
             self._wake.set()
 
     def close(self) -> None:
@@ -153,6 +153,7 @@ class InferenceWriter:
 
     def _take(self) -> None:
         """Move what was appended so far into tables, one per day, that wait to be written."""
+        self._taken = self._counters.appended
         taken = len(self._entries)
         tables = []
         for start in range(0, taken, _SLICE_ENTRIES):

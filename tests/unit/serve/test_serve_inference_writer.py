@@ -1,5 +1,6 @@
 """The writer of the inference log against real disks: full, read-only, slow; killed, overflowing, beside others."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -237,7 +238,7 @@ def test_a_kill_between_a_file_and_its_count_counts_the_file(tmp_path: Path, spe
     writer.close()
     # What a dead writer's account says that was killed after the rename and before the count.
     account.write_bytes(before)
-    assert int.from_bytes(before[:8], "little") == 10
+    assert int.from_bytes(before[:8], sys.byteorder) == 10
     assert settle_dead(tmp_path, "rides") == []
     assert accounts(tmp_path) == []
 
@@ -257,7 +258,7 @@ def test_many_at_once_settle_a_dead_writer_once(tmp_path: Path) -> None:
         counters.open()
         counters.append(n + 1)
         # As the kernel does when a process ends.
-        os.close(counters._file)
+        fcntl.flock(counters._file, fcntl.LOCK_UN)
     with ThreadPoolExecutor(4) as pool:
         found = [losses for group in pool.map(lambda _: settle_dead(tmp_path, "rides"), range(4)) for losses in group]
     assert sorted(losses.lost for losses in found) == list(range(1, 21))
