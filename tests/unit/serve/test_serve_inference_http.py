@@ -204,6 +204,8 @@ def test_two_workers_write_side_by_side(two_workers: Path, served: Any, spec: An
 
 
 def test_a_bento_without_a_folder_logs_nothing(server: Any, served: Any, tmp_path: Path) -> None:
+    # The server has closed the connection if it was idle for some seconds.
+    server.close()
     assert server.post("/predict_ready", READY)[0] == 200
     environment = workers(server)[0].environ()
     assert environment["DRIFTLINE_INFERENCE_LOG"] == ""
