@@ -27,7 +27,7 @@ test: setup  ## pass the tests (fast ones; at most ten minutes on two cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup  ## pass the slow tests
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 check: setup  ## lint, types, import contracts, lock and golden drift
 	$(BIN)/ruff check .

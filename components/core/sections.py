@@ -115,6 +115,7 @@ class XGBoost(Section):
     subsample: float = Field(1.0, gt=0, le=1)
     colsample_bytree: float = Field(1.0, gt=0, le=1)
     reg_lambda: float = Field(1.0, ge=0)
+    checkpoint_every_rounds: int = Field(50, ge=1)
 
 
 class TorchTabular(Section):
@@ -127,6 +128,7 @@ class TorchTabular(Section):
     dropout: float = Field(0.1, ge=0, lt=1)
     embedding_width: int = Field(8, ge=1)
     patience_epochs: int = Field(3, ge=1)
+    checkpoint_every_epochs: int = Field(1, ge=1)
 
 
 class Train(Section):
@@ -137,8 +139,6 @@ class Train(Section):
     """Newest days, never trained on: the gate judges on them."""
     validation_days: int = Field(14, ge=1)
     """Newest days before the holdout, for early stopping."""
-    checkpoint_every: int = Field(50, ge=1)
-    """Boosting rounds or epochs between checkpoints."""
     window_days: int = Field(0, ge=0)
     """0: expanding window from `data.start`; else only the newest days."""
 

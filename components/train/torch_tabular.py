@@ -94,7 +94,7 @@ def train(job: Job) -> FittedNetwork:
             state.best = {name: tensor.detach().clone() for name, tensor in state.weights.items()}
         state.curve.append(loss)
         log.info("epoch %d, validation %s %.5f", len(state.curve), loss_name(job.task), loss)
-        if job.checkpoint is not None and len(state.curve) % job.config.checkpoint_every == 0:
+        if job.checkpoint is not None and len(state.curve) % settings.checkpoint_every_epochs == 0:
             _save_checkpoint(torch, job.checkpoint, state, optimizer)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.best.items()}
     notes = [] if device == "cpu" else ["trained on a GPU: repeating the training may differ in the last digits"]

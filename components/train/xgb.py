@@ -1,6 +1,6 @@
 """Gradient-boosted trees (XGBoost, hist): resumable bit for bit, sampling included.
 
-Training runs in chunks of `checkpoint_every` rounds. Each chunk starts from the serialized booster with a seed of its
+Training runs in chunks of `checkpoint_every_rounds`. Each chunk starts from the serialized booster with a seed of its
 own, whether or not the process was killed in between, so a resumed training equals an uninterrupted one. Continuing
 one booster would not: its row and column samplers restart after a load.
 """
@@ -73,7 +73,7 @@ def train(job: Job) -> FittedTrees:
     while len(curve) < settings.rounds and not _stalled(curve, settings):
         parameters = _parameters(job.task, job.config, settings, first_round=len(curve))
         booster = xgboost.Booster(parameters, [training, validation], model_file=raw)
-        for _ in range(min(job.config.checkpoint_every, settings.rounds - len(curve))):
+        for _ in range(min(settings.checkpoint_every_rounds, settings.rounds - len(curve))):
             booster.update(training, len(curve))
             device = device or _device(booster, requested=job.config.device)
             curve.append(float(booster.eval_set([(validation, "validation")]).rpartition(":")[2]))

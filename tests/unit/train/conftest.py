@@ -118,10 +118,10 @@ def section() -> Callable[..., Train]:
             "xgboost": {"kind": kind, "rounds": 40, "max_depth": 4, "learning_rate": 0.2},
             "torch_tabular": {"kind": kind, "epochs": 4, "batch_rows": 256, "hidden": [32, 16]},
         }[kind]
-        return Train.model_validate(
-            {"trainer": small | (trainer or {}), "holdout_days": 20, "validation_days": 14, "checkpoint_every": 10}
-            | changes
-        )
+        unit = {"xgboost": "rounds", "torch_tabular": "epochs"}[kind]
+        often = {f"checkpoint_every_{unit}": changes.pop("checkpoint_every", 10)}
+        whole = {"trainer": small | often | (trainer or {}), "holdout_days": 20, "validation_days": 14}
+        return Train.model_validate(whole | changes)
 
     return make
 
