@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -173,6 +174,12 @@ def test_a_killed_worker_loses_what_it_had_not_written_and_the_next_counts_it(bo
     assert (losses.appended, losses.written, losses.lost) == (4217, written, expected)
 
 
+def counts(root: Path) -> list[int]:
+    """Return the rows that each living writer has taken."""
+    files = (root / "rides" / "writers").glob("[!.]*")
+    return [int.from_bytes(path.read_bytes()[:8], sys.byteorder) for path in files]
+
+
 @pytest.fixture(scope="module")
 def two_workers(served: Any, spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
@@ -189,10 +196,10 @@ def test_two_workers_write_side_by_side(two_workers: Path, served: Any, spec: An
     url = f"sqlite:///{served.root}/online.db"
     with booted(two_workers, spec.tag, online_store_url=url, inference_log=root) as running:
         assert len(workers(running)) == 2
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         # Until the kernel has given both a connection.
-        while len(list((root / "rides" / "writers").glob("[!.]*"))) < 2 or len(answers) < 200:
-            assert time.monotonic() < deadline
+        while not all(appended := counts(root)) or len(appended) < 2:
+            assert time.monotonic() < deadline, appended
             running.close()
             answer = running.post("/predict_ready", READY)[1]
             answers[answer["request_id"]] = answer["prediction"]
