@@ -150,7 +150,7 @@ def test_bad_data_is_refused_at_the_next_step_with_its_page(place: Place, first:
     assert document["champion"] == first["champion"]
 
 
-@pytest.mark.parametrize("step", ["ingest", "features", "train", "package"])
+@pytest.mark.parametrize("step", ["ingest", "validate", "features", "train", "evaluate", "package"])
 def test_ctrl_c_in_a_step_cancels_and_leaves_nothing_running(place: Place, first: dict[str, Any], step: str) -> None:
     known = set(place.home.glob("runs/*"))
     process = place.start(
