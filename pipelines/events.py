@@ -13,7 +13,8 @@ STARTED = re.compile(r"Executing task '([^']+)'")
 FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 INPUT = "Got executor_input:"
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-KFP_NOISE = ("/kfp/dsl/", "<string>", "/tmp")  # noqa: S108 - frames of KFP's own launcher
+# Frames of the interpreter and of KFP's own launcher.
+KFP_NOISE = ("/kfp/dsl/", "<string>", "<frozen", "ephemeral_component.py")
 
 
 class Failure(BaseModel):

@@ -27,7 +27,7 @@ WARM_UP_REQUESTS = 20
 
 
 class Measurements(BaseModel):
-    """What a probe found; differences are relative to the larger of 1 and the expected value."""
+    """What a probe found; differences are shares of the largest expected value, at least 1."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -153,12 +153,13 @@ def _answer(server: Server, route: str, content: Any) -> Any:
 
 
 def _difference(measured: list[float], expected: Any) -> float:
-    """Return the largest absolute difference, relative above 1; NaN when a prediction is missing."""
+    """Return the largest difference as a share of the largest expected value, at least 1; NaN when one is missing."""
     found = np.array(measured, dtype=np.float64)
     wanted = np.asarray(expected, dtype=np.float64)
     if found.shape != wanted.shape:
         return float("nan")
-    return float(np.max(np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted)), initial=0.0))
+    scale = np.max(np.abs(wanted), initial=1.0)
+    return float(np.max(np.abs(found - wanted), initial=0.0) / scale)
 
 
 def _latencies(call: Callable[[], object], requests: int) -> list[float]:

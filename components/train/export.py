@@ -16,7 +16,7 @@ from components.train.split import Positions
 from components.train.trainer import Fitted, Matrix
 
 TOLERANCE = 1e-6
-"""Largest difference of native model and graph: absolute below 1, relative above."""
+"""Largest difference of native model and graph, as a share of the largest prediction, at least 1."""
 PARITY_ROWS = 20_000
 GOLDEN_ROWS = 1_000
 GOLDEN_DAYS = 7
@@ -38,12 +38,14 @@ def write_bundle(folder: Path, fitted: Fitted, prepared: Prepared) -> float:
 
 
 def parity_error(fitted: Fitted, predictor: Predictor, inputs: Matrix) -> float:
-    """Return the largest difference of native and exported predictions, relative to values above 1.
+    """Return the largest difference of native and exported predictions, as a share of the largest of them or 1.
+
+    A value near zero is a difference of large ones, so float32 errors go by the scale of all predictions.
 
     Raises TrainingFailed above 1e-6.
     """
     native, exported = fitted.predict(inputs).astype(np.float64), predictor.predict(inputs).astype(np.float64)
-    error = float(np.max(np.abs(native - exported) / np.maximum(1.0, np.abs(native))))
+    error = float(np.max(np.abs(native - exported)) / max(1.0, float(np.max(np.abs(native)))))
     # `not <=` also catches NaN.
     if not error <= TOLERANCE:
         raise TrainingFailed(

@@ -90,7 +90,7 @@ def train(job: Job) -> FittedTrees:
 
 
 def _parameters(task: str, config: Train, settings: XGBoost, *, first_round: int) -> dict[str, Any]:
-    chosen = settings.model_dump(exclude={"kind", "rounds", "early_stopping_rounds"})
+    chosen = settings.model_dump(exclude={"kind", "rounds", "early_stopping_rounds", "checkpoint_every_rounds"})
     return {
         **chosen,
         "objective": "binary:logistic" if task == "classification" else "reg:squarederror",

@@ -142,12 +142,18 @@ def test_a_recorded_step_can_be_executed_again(settings: Settings, capfd: pytest
 def test_ctrl_c_ends_every_process_and_the_next_run_works(settings: Settings, tmp_path: Path) -> None:
     marker = tmp_path / "pid"
 
+    # A shell that starts us in the background has us ignore Ctrl-C, and so would our children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt() -> None:
         wait_for(marker)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    record, _ = run(settings, sleepy, marker=str(marker))
+    try:
+        record, _ = run(settings, sleepy, marker=str(marker))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert record.state == "cancelled"
     assert [s.state for s in record.steps] == ["cancelled"]
     assert_gone(int(marker.read_text()))

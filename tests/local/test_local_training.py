@@ -39,7 +39,16 @@ class Place:
     def start(self, *words: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", "from pipelines.cli import main; main()", *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            # A test session in the background ignores Ctrl-C; the command line must not inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
 
     def run(self, *words: str) -> tuple[int, str, str]:
         process = self.start(*words)

@@ -98,4 +98,5 @@ def test_networks_equal_their_graph(job: Job) -> None:
     fitted = fit_once(job)
     inputs = with_strangers(job.validation.inputs)
     native, exported = fitted.predict(inputs).astype(float), predictor(fitted.graph()).predict(inputs).astype(float)
-    assert np.max(np.abs(native - exported) / np.maximum(1, np.abs(native))) <= 1e-6
+    # A value near zero is a difference of large ones, so float32 errors go by the scale of all predictions.
+    assert np.max(np.abs(native - exported)) / max(1, np.max(np.abs(native))) <= 1e-6

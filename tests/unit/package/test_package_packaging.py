@@ -42,6 +42,15 @@ def spec_of(model: ModuleType, served: Any) -> Any:
     return describe(model.PROBLEM, served.config, card, read_manifest(served.training_set), served.bundle)
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what other processes leave in the shared temporary folder out of sight."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
 def leftovers() -> set[str]:
     names = {p.name for p in Path(tempfile.gettempdir()).glob("driftline-*")}
     return names | {f"process {p.pid}" for p in psutil.Process().children(recursive=True)}

@@ -113,7 +113,7 @@ def known_never(values: dict[str, Any]) -> None:
         (known_never, "without the instant at which they became known", "1 rows"),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_rows_that_cannot_be_learned_from_are_refused(
     build: Build,
     problem: Problem,
