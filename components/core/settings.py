@@ -35,6 +35,8 @@ class Settings(BaseModel):
     mlflow_uri: str
     feature_registry_url: str
     online_store_url: str
+    inference_log: Path | None = None
+    """Where a served model appends its predictions; None: nowhere."""
     run_key: str = ""
     """Identity of this run: the KFP run id on a cluster, our own key locally. It is no parameter, since a
     parameter that changes with each run would defeat the cache of every step."""
@@ -68,8 +70,8 @@ def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
-    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
-    MLFLOW_RUN_ID.
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_RUN_KEY,
+    DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -81,6 +83,7 @@ def load_settings() -> Settings:
         mlflow_uri=read("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or f"sqlite:///{home}/feast/registry.db",
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or f"sqlite:///{home}/feast/online.db",
+        inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
         run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",
         mlflow_run=read("MLFLOW_RUN_ID") or "",

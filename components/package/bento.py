@@ -21,8 +21,8 @@ from components.package.contents import require_no_pickle
 SERVICE = "components.serve.entry"
 REQUIREMENTS = "requirements.txt"
 BUILD_SECONDS = 300
-_NEEDS = ["bentoml", "numpy", "onnxruntime", "prometheus-client", "pydantic"]
-_NEEDS_ONLINE = ["feast[postgres,redis]", "pyarrow"]
+_NEEDS = ["bentoml", "numpy", "onnxruntime", "prometheus-client", "pyarrow", "pydantic"]
+_NEEDS_ONLINE = ["feast[postgres,redis]"]
 
 
 def write_context(folder: Path, *, spec: ServingSpec, bundle: Path, training_set: Path) -> None:

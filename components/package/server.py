@@ -63,10 +63,18 @@ class Server:
 
 
 @contextlib.contextmanager
-def booted(archive: Path, tag: str, *, online_store_url: str, boot_seconds: float = BOOT_SECONDS) -> Iterator[Server]:
+def booted(
+    archive: Path,
+    tag: str,
+    *,
+    online_store_url: str,
+    inference_log: Path | None = None,
+    boot_seconds: float = BOOT_SECONDS,
+) -> Iterator[Server]:
     """Import a tar into an empty store, serve it on a free local port and yield it once it is ready.
 
-    Afterwards no process and no file is left, also when this process is killed. Raises PackagingFailed with the end
+    It logs its predictions only where `inference_log` says. Afterwards no process and no file but those is left, also
+    when this process is killed. Raises PackagingFailed with the end
     of the server's log when the server ends or is not ready in time.
     """
     folder = Path(tempfile.mkdtemp(prefix="driftline-probe-"))
@@ -75,7 +83,11 @@ def booted(archive: Path, tag: str, *, online_store_url: str, boot_seconds: floa
     order = {
         "folder": str(folder),
         "environment": child_environment(folder)
-        | {"DRIFTLINE_HOME": str(folder / "home"), "DRIFTLINE_ONLINE_STORE_URL": online_store_url},
+        | {
+            "DRIFTLINE_HOME": str(folder / "home"),
+            "DRIFTLINE_ONLINE_STORE_URL": online_store_url,
+            "DRIFTLINE_INFERENCE_LOG": str(inference_log or ""),
+        },
         "commands": [
             [*bentoml, "import", str(archive.absolute())],
             [*bentoml, "serve", tag, "--host", HOST, "--port", str(port)],

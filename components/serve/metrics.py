@@ -9,7 +9,7 @@ from components.core.serving import ServingSpec
 
 
 class ServingMetrics:
-    """Prediction histogram, stale and missing feature counters, and the served version."""
+    """Prediction histogram, stale and missing feature counters, the inference log, and the served version."""
 
     def __init__(self, spec: ServingSpec) -> None:
         # Imported late: a Bento worker chooses the multiprocess mode after it has imported the service.
@@ -21,6 +21,7 @@ class ServingMetrics:
         missing = Counter("driftline_feature_missing", "Online features without a value", ["feature"])
         self._stale = {name: stale.labels(name) for name in features}
         self._missing = {name: missing.labels(name) for name in features}
+        self._logged = Counter("driftline_inference_log_rows", "Predictions by what became of their log", ["outcome"])
         info = Gauge(
             "driftline_model_info",
             "The model that answers; always 1",
@@ -34,6 +35,10 @@ class ServingMetrics:
             self._stale[name].inc()
         for name in missing:
             self._missing[name].inc()
+
+    def count_logged(self, outcome: str, rows: int) -> None:
+        """Count rows of the inference log as written, dropped (the buffer was full) or lost (a writer was killed)."""
+        self._logged.labels(outcome).inc(rows)
 
     def observe(self, predictions: npt.NDArray[Any]) -> None:
         for prediction in predictions.tolist():

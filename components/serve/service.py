@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from components.core.errors import FeatureError
+from components.core.inference_log import BATCH, LOOKUP, READY
 from components.core.serving import ServingSpec, read_spec
 from components.core.settings import load_settings
 from components.core.training_set import REGISTRY
+from components.serve.inference_writer import InferenceWriter
 from components.serve.ingress import REQUEST_ID, Ingress
 from components.serve.metrics import ServingMetrics
 from components.serve.online import OnlineReader, Reading
@@ -48,9 +50,18 @@ def create_service(folder: Path) -> Any:
             logging.getLogger("bentoml._internal.server.http_app").addFilter(_not_the_callers_mistake)
             self.scorer = Scorer(folder)
             self.metrics = ServingMetrics(spec)
+            settings = load_settings()
             self.online = None
             if spec.views:
-                self.online = OnlineReader(folder / REGISTRY, spec, load_settings().online_store_url)
+                self.online = OnlineReader(folder / REGISTRY, spec, settings.online_store_url)
+            self.log = None
+            if settings.inference_log:
+                self.log = InferenceWriter(settings.inference_log, spec, self.metrics.count_logged)
+
+        @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+        def close(self) -> None:
+            if self.log:
+                self.log.close()
 
         async def __is_ready__(self) -> bool:
             # The scorer has answered once, or the constructor would have raised; it must still do so.
@@ -71,10 +82,22 @@ def create_service(folder: Path) -> Any:
             self.metrics.count_features(reading.stale, reading.missing)
             if refusal is not None:
                 return _error(422, request_id=REQUEST_ID.get(), **refusal)
-            predictions = self.scorer.score([values | reading.values])
+            served = [values | reading.values]
+            predictions = self.scorer.score(served)
             self.metrics.observe(predictions)
+            answers = predictions.tolist()
+            if self.log:
+                self.log.append(
+                    LOOKUP,
+                    REQUEST_ID.get(),
+                    served,
+                    answers,
+                    as_of=instant,
+                    stale=reading.stale,
+                    missing=reading.missing,
+                )
             return OnlinePrediction.model_construct(
-                prediction=float(predictions[0]),
+                prediction=answers[0],
                 model_version=spec.version,
                 model=spec.model,
                 request_id=REQUEST_ID.get(),
@@ -86,10 +109,14 @@ def create_service(folder: Path) -> Any:
         @bentoml.api  # type: ignore[untyped-decorator]
         async def predict_ready(self, row: ReadyRow, /) -> Prediction:  # type: ignore[valid-type]
             """Predict one row that brings every model input."""
-            predictions = self.scorer.score([vars(row)])
+            served = [vars(row)]
+            predictions = self.scorer.score(served)
             self.metrics.observe(predictions)
+            answers = predictions.tolist()
+            if self.log:
+                self.log.append(READY, REQUEST_ID.get(), served, answers)
             return Prediction.model_construct(
-                prediction=float(predictions[0]),
+                prediction=answers[0],
                 model_version=spec.version,
                 model=spec.model,
                 request_id=REQUEST_ID.get(),
@@ -98,10 +125,14 @@ def create_service(folder: Path) -> Any:
         @bentoml.api  # type: ignore[untyped-decorator]
         async def predict_batch(self, batch: ReadyBatch, /) -> BatchPrediction:  # type: ignore[valid-type]
             """Predict many rows that bring every model input."""
-            predictions = self.scorer.score([vars(row) for row in vars(batch)["rows"]])
+            served = [vars(row) for row in vars(batch)["rows"]]
+            predictions = self.scorer.score(served)
             self.metrics.observe(predictions)
+            answers = predictions.tolist()
+            if self.log:
+                self.log.append(BATCH, REQUEST_ID.get(), served, answers)
             return BatchPrediction.model_construct(
-                predictions=predictions.tolist(),
+                predictions=answers,
                 model_version=spec.version,
                 model=spec.model,
                 request_id=REQUEST_ID.get(),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from components.core.errors import ConfigError, DataError
+from components.core.inference_log import read_predictions
 from components.core.settings import Settings
 from components.core.training_set import read_manifest
 from components.package.bento import build_bento, write_context
@@ -58,6 +60,11 @@ def test_it_serves_until_it_is_told_to_stop(plain: Path, settings: Settings) -> 
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
+    today = datetime.now(UTC)
+    window = today - timedelta(days=1), today + timedelta(days=1)
+    (row,) = read_predictions(settings.home / "predictions", "rides", *window).to_pylist()
+    assert (row["request_id"], row["prediction"]) == (answer["request_id"], answer["prediction"])
+    assert (row["key_origin"], row["input_distance"]) == ("EWR", 10.0)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
