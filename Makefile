@@ -3,10 +3,11 @@ PYTHON ?= python3.11
 EXTRA ?=
 BIN := .venv/bin
 LOCK := requirements/$(or $(EXTRA),dev).txt
+EXHAUSTIVE := tests/properties/test_ledger_interleavings.py tests/unit/promote/test_promote_kill.py
 STAMP := .venv/.installed-$(or $(EXTRA),dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench compile lock golden clean
+.PHONY: help setup demo test test-slow test-exhaustive check bench compile lock golden clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,8 +27,11 @@ demo: setup  ## run the main job: train, gate, package and promote a model, then
 test: setup  ## pass the tests (fast ones; at most ten minutes on two cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-test-slow: setup  ## pass the slow tests
-	$(BIN)/pytest -n 2 --dist loadfile -m slow
+test-slow: setup  ## pass the slow tests: whole runs, kills, 10,000 keys
+	$(BIN)/pytest -m slow $(addprefix --ignore=,$(EXHAUSTIVE))
+
+test-exhaustive: setup  ## kill promote at every statement, run 1,000 interleavings: 25 CPU-minutes
+	$(BIN)/pytest -m slow $(EXHAUSTIVE)
 
 check: setup  ## lint, types, import contracts, lock and golden drift
 	$(BIN)/ruff check .
