@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from pipelines.commands.summary import verdict
 from pipelines.local import RunRecord
+from pipelines.reports import verdict
 
 SHOWN_CHARACTERS = 160
 

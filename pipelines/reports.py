@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from components.core.settings import Settings
+from components.core.verdict import Verdict, read_verdict
 from pipelines.local import RunRecord
 
 # Step and output artifact to file name; KFP's own file names have no ending.
@@ -23,6 +24,12 @@ def artifact(record: RunRecord, step: str, name: str) -> Path | None:
             paths = [Path(item["uri"]) for item in listed]
             return paths[0] if paths and paths[0].exists() else None
     return None
+
+
+def verdict(record: RunRecord, step: str) -> Verdict | None:
+    """Return the verdict that a judging step wrote."""
+    path = artifact(record, step, "verdict")
+    return read_verdict(path) if path else None
 
 
 def publish_reports(settings: Settings, record: RunRecord) -> None:

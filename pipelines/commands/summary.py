@@ -4,9 +4,8 @@ from typing import Any
 
 from components.core.ledger.runs import RunState
 from components.core.settings import Settings
-from components.core.verdict import Verdict, read_verdict
 from pipelines.local import RunRecord
-from pipelines.reports import artifact, published_reports
+from pipelines.reports import published_reports, verdict
 
 EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, "refused": 3, "superseded": 3}
 
@@ -14,12 +13,6 @@ EXIT_CODES: dict[RunState, int] = {"succeeded": 0, "failed": 1, "cancelled": 1, 
 def exit_code(state: RunState) -> int:
     """Return the process exit code of a run's state."""
     return EXIT_CODES.get(state, 1)
-
-
-def verdict(record: RunRecord, step: str) -> Verdict | None:
-    """Return the verdict that a judging step wrote."""
-    path = artifact(record, step, "verdict")
-    return read_verdict(path) if path else None
 
 
 def summarize(settings: Settings, record: RunRecord) -> str:
