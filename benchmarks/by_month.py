@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from components.core.bundle import read_card
 from components.core.clock import parse_instant
+from components.core.metrics import Metric, measure
 from components.core.settings import load_settings
 from components.core.tables import write_snapshot
 from components.core.tracking import download_bundle
 from components.core.training_set import ROWS
 from components.core.usecase import UseCase
 from components.evaluate.holdout import predict
-from components.evaluate.metrics import Metric, measure
 from components.features.store import open_store
 from components.features.training_set import write_training_set
 from components.ingest.snapshot import take_snapshot

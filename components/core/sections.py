@@ -195,3 +195,39 @@ class Package(Section):
         if self.golden_rows > self.max_batch_rows:
             raise ValueError("golden_rows must not exceed max_batch_rows")
         return self
+
+
+class Monitor(Section):
+    """How production is watched and when a retraining is justified (docs/adr/0008)."""
+
+    policy: Literal["ladder", "performance", "drift", "scheduled", "never", "evidently"] = "ladder"
+    """ladder: performance or drift. scheduled: every window. evidently: the dataset flag of Evidently's own preset.
+    Broken data stops every policy."""
+    window: Literal["day", "week", "month"] = "week"
+    """Calendar unit that is judged, in UTC; a week starts on Monday."""
+    label_delay_hours: int = Field(24, ge=0)
+    """A window is judged this long after its end, when its labels are known."""
+    min_rows: int = Field(300, ge=1)
+    """Fewer predictions, or fewer labels, are never a verdict."""
+    significance: float = Field(0.01, gt=0, lt=0.5)
+    """Family-wise level of a drift test."""
+    resamples: int = Field(1999, ge=199)
+    drifted_windows: int = Field(2, ge=1)
+    of_windows: int = Field(3, ge=1)
+    """Drift counts when `drifted_windows` of the last `of_windows` windows of one model drifted."""
+    cooldown_hours: int = Field(48, ge=0)
+    """Least time between two retrainings; not below the label delay."""
+    max_per_week: int = Field(1, ge=1)
+    lease_minutes: int = Field(120, ge=1)
+    """How long a retraining may take before another attempt replaces it."""
+    report_rows: int = Field(20_000, ge=0)
+    """Rows per side in Evidently's report; 0: no such report."""
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Monitor":
+        if self.cooldown_hours < self.label_delay_hours:
+            raise ValueError("cooldown_hours must not be below label_delay_hours")
+        if self.drifted_windows > self.of_windows:
+            raise ValueError("drifted_windows must not exceed of_windows")
+        return self

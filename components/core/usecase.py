@@ -14,6 +14,7 @@ from components.core.sections import (
     Evaluate,
     Expectations,
     Features,
+    Monitor,
     Name,
     Package,
     Problem,
@@ -41,6 +42,7 @@ class UseCase(Section):
     tune: Tune = Tune()
     evaluate: Evaluate = Evaluate()
     package: Package = Package()
+    monitor: Monitor = Monitor()
     resources: dict[str, Resources] = Field(default={})
     """Step name to what it asks the cluster for."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from components.evaluate.measurements import Interval
+from components.core.bootstrap import Interval
 from components.evaluate.wording import range_text
 
 WIDTH, HEIGHT = 260, 22

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from components.core.metrics import Floats
 from components.core.sections import InputKind
-from components.evaluate.metrics import Floats
 
 MAX_CATEGORIES = 50
 MAX_ROWS = 50_000

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from components.core.bootstrap import Interval, interval, resample
 from components.core.bundle import ModelCard, read_encoding
+from components.core.metrics import CLASSIFICATION, REGRESSION, Floats, Metric, measure, sign
 from components.core.sections import Evaluate
 from components.core.training_set import TrainingSet
-from components.evaluate.bootstrap import interval, resample
 from components.evaluate.fairness import measure_fairness
 from components.evaluate.holdout import Holdout, predict
-from components.evaluate.measurements import Champion, Interval, Model
-from components.evaluate.metrics import CLASSIFICATION, REGRESSION, Floats, Metric, measure, sign
+from components.evaluate.measurements import Champion, Model
 from components.evaluate.slices import measure_slices
 
 

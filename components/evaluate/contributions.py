@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.bundle import Encoding, load_predictor
+from components.core.metrics import Floats, Metric, measure, sign
 from components.evaluate.measurements import Importance
-from components.evaluate.metrics import Floats, Metric, measure, sign
 
 MAX_ROWS = 2_000
 MAX_CONTRIBUTION_ROWS = 500

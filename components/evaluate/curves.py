@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.metrics import Floats
+from components.core.metrics import Floats
 
 MAX_POINTS = 200
 Curve = tuple[list[float], list[float], list[float]]

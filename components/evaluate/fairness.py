@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.evaluate.bootstrap import day_totals, interval
+from components.core.bootstrap import day_totals, interval
+from components.core.metrics import Floats, Ints
 from components.evaluate.holdout import group_values
 from components.evaluate.measurements import Fairness, Group
-from components.evaluate.metrics import Floats, Ints
 
 
 def operating_threshold(labels: Floats, predictions: Floats) -> float:

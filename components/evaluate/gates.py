@@ -9,9 +9,10 @@ Too little data turns every statistical rejection into hold: few rows prove noth
 
 from typing import Literal
 
+from components.core.bootstrap import Interval
 from components.core.sections import Evaluate
 from components.core.verdict import Reason, Verdict
-from components.evaluate.measurements import Fairness, Interval, Measurements, Model
+from components.evaluate.measurements import Fairness, Measurements, Model
 from components.evaluate.wording import METRIC_NAMES, number, range_text
 
 Outcome = Literal["pass", "hold", "reject"]

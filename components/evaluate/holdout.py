@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from components.core.bundle import Encoding, load_predictor, read_encoding
 from components.core.digests import file_digest
 from components.core.errors import DataError
+from components.core.metrics import Floats, Ints
 from components.core.training_set import ROWS, TrainingSet, read_manifest
-from components.evaluate.metrics import Floats, Ints
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from components.core.bootstrap import draw_days
 from components.core.bundle import ModelCard, read_card, read_encoding
 from components.core.errors import ConfigError
+from components.core.metrics import CLASSIFICATION, REGRESSION, Floats
 from components.core.sections import Evaluate, Problem
 from components.core.training_set import TrainingSet
 from components.core.verdict import Verdict
 from components.evaluate.baseline import fit_predict_baseline
-from components.evaluate.bootstrap import draw_days
 from components.evaluate.comparison import compare_models, find_defects, run_champion
 from components.evaluate.contributions import measure_importances
 from components.evaluate.gates import decide
 from components.evaluate.holdout import Holdout, columns, load_rows, predict, split_holdout
 from components.evaluate.leakage import measure_leakage
 from components.evaluate.measurements import Measurements
-from components.evaluate.metrics import CLASSIFICATION, REGRESSION, Floats
 
 
 @dataclass(frozen=True)

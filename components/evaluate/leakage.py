@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.bundle import Encoding
+from components.core.metrics import Floats, Metric, measure, sign
 from components.evaluate.measurements import Leakage
-from components.evaluate.metrics import Floats, Metric, measure, sign
 
 MAX_ROWS = 16_000
 MAX_CATEGORIES = 255

@@ -2,19 +2,12 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from components.evaluate.metrics import Metric
+from components.core.bootstrap import Interval
+from components.core.metrics import Metric
 
 
 class Measured(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Interval(Measured):
-    """An estimate with its interval; None where the rows do not define it."""
-
-    estimate: float | None
-    low: float | None = None
-    high: float | None = None
 
 
 class Model(Measured):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.evaluate.bootstrap import day_totals, small_sample_factor
+from components.core.bootstrap import day_totals, small_sample_factor
+from components.core.metrics import Floats, Ints, Metric, calibration_bins, measure
 from components.evaluate.curves import roc_curve
 from components.evaluate.measurements import Importance
-from components.evaluate.metrics import Floats, Ints, Metric, calibration_bins, measure
 from components.evaluate.wording import METRIC_NAMES
 
 if TYPE_CHECKING:

@@ -3,13 +3,14 @@
 from html import escape
 from pathlib import Path
 
+from components.core.bootstrap import Interval
 from components.core.sections import Evaluate, Problem
 from components.core.verdict import Reason, Verdict
 from components.evaluate import plots
 from components.evaluate.bars import common_scale, interval_bar
 from components.evaluate.gates import sentence
 from components.evaluate.judging import Judgement
-from components.evaluate.measurements import Fairness, Interval, Measurements
+from components.evaluate.measurements import Fairness, Measurements
 from components.evaluate.wording import METRIC_NAMES, RATE_NAMES, number, range_text
 
 MAX_SLICES = 40

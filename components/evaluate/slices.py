@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from components.evaluate.bootstrap import resample, simultaneous_intervals
+from components.core.bootstrap import resample, simultaneous_intervals
+from components.core.metrics import Floats, Ints, Metric, measure, sign
 from components.evaluate.holdout import group_values
 from components.evaluate.measurements import Slice, Slices
-from components.evaluate.metrics import Floats, Ints, Metric, measure, sign
 
 
 def measure_slices(

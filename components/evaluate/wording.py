@@ -1,7 +1,7 @@
 """How figures are written in reasons, report and model card."""
 
-from components.evaluate.measurements import Interval
-from components.evaluate.metrics import Metric
+from components.core.bootstrap import Interval
+from components.core.metrics import Metric
 
 METRIC_NAMES: dict[Metric, str] = {
     "auc": "AUC",

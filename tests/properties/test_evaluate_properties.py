@@ -8,13 +8,13 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.core.bootstrap import Interval, draw_days, resample
+from components.core.metrics import auc, calibration_bins, measure
 from components.core.sections import Evaluate
-from components.evaluate.bootstrap import draw_days, resample
 from components.evaluate.curves import roc_curve
 from components.evaluate.gates import decide
 from components.evaluate.holdout import group_values
-from components.evaluate.measurements import Champion, Interval, Measurements, Model
-from components.evaluate.metrics import auc, calibration_bins, measure
+from components.evaluate.measurements import Champion, Measurements, Model
 from components.evaluate.wording import number
 
 ORDER = {"reject": 0, "hold": 1, "promote": 2}

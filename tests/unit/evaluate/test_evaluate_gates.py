@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from components.core.bootstrap import Interval
 from components.core.sections import Evaluate, Fairness, Leakage
 from components.core.verdict import Verdict
 from components.evaluate import measurements as measured
 from components.evaluate.gates import MIN_DAYS, decide, sentence
-from components.evaluate.measurements import Interval, Measurements
+from components.evaluate.measurements import Measurements
 
 
 def span(low: float, estimate: float, high: float) -> Interval:

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.evaluate.bootstrap import draw_days
+from components.core.bootstrap import draw_days
+from components.core.metrics import auc
 from components.evaluate.fairness import measure_fairness, operating_threshold
-from components.evaluate.metrics import auc
 from components.evaluate.slices import measure_slices
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from components.core.bundle import Column, Encoding, read_encoding
 from components.core.errors import DataError
+from components.core.metrics import measure
 from components.core.training_set import ROWS
 from components.evaluate.baseline import fit_predict_baseline
 from components.evaluate.contributions import measure_importances, tree_contributions
 from components.evaluate.holdout import columns, group_values, load_rows, predict, split_holdout
 from components.evaluate.leakage import measure_leakage
-from components.evaluate.metrics import measure
 
 
 def test_rows_that_were_changed_after_the_manifest_are_refused(

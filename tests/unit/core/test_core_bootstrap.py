@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from components.evaluate.bootstrap import (
+from components.core.bootstrap import (
     day_wins,
     draw_days,
     interval,
@@ -13,7 +13,7 @@ from components.evaluate.bootstrap import (
     simultaneous_intervals,
     small_sample_factor,
 )
-from components.evaluate.metrics import CLASSIFICATION, REGRESSION, auc, calibration_bins, ece, measure
+from components.core.metrics import CLASSIFICATION, REGRESSION, auc, calibration_bins, ece, measure
 
 
 def day_sample(

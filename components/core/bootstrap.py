@@ -12,12 +12,22 @@ of day d and a negative of day e count weight[d] * weight[e] times.
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from components.evaluate.measurements import Interval
-from components.evaluate.metrics import Floats, Ints, Metric, calibration_bins, row_logloss
+from components.core.metrics import Floats, Ints, Metric, calibration_bins, row_logloss
 
 # More undefined samples than this (no positive among the drawn days) leave an interval undefined.
 MAX_UNDEFINED_SHARE = 0.05
+
+
+class Interval(BaseModel):
+    """An estimate with its interval; None where the rows do not define it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimate: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 def draw_days(days: int, samples: int, seed: int) -> Floats:

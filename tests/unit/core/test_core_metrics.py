@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.evaluate.metrics import calibration_bins, ece, measure, sign
+from components.core.metrics import calibration_bins, ece, measure, sign
 
 
 @pytest.fixture
