@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from components.core.bootstrap import Interval
+from components.core.metrics import Metric
 from components.core.sections import InputKind
 from components.core.storage import write_text
 
 PROFILE = "profile.json"
+HOLDOUT = "holdout.json"
 REFERENCE = "reference.parquet"
 PREDICTION = "prediction"
 QUANTILE_BINS = 32
@@ -78,6 +81,16 @@ class ColumnProfile(BaseModel):
         codes = pc.fill_null(encoded.indices, len(known)).to_numpy(zero_copy_only=False)
         answer: npt.NDArray[np.intp] = np.append(known, self.bins - 1)[codes]
         return answer
+
+
+class HoldoutPerformance(BaseModel):
+    """What the gate measured of the model on days that it was not trained on; `package` writes it into the Bento."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    days: int
+    metrics: dict[Metric, Interval]
 
 
 class Profile(BaseModel):

@@ -1,6 +1,7 @@
 """What `package` writes into a Bento and `serve` reads: everything a model needs to answer, as data."""
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -63,12 +64,37 @@ def read_spec(folder: Path) -> ServingSpec:
 
 def read_archived_spec(archive: Path) -> ServingSpec:
     """Return the description inside a Bento's tar. Raises DataError when the file is no such Bento."""
+    for name, content in _model_files(archive):
+        if name == SPEC:
+            return ServingSpec.model_validate_json(content)
+    raise _no_bento(archive)
+
+
+def extract_model(archive: Path, folder: Path) -> ServingSpec:
+    """Write the model files of a Bento's tar into a folder and return their description.
+
+    Raises DataError when the file is no such Bento.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _model_files(archive):
+        (folder / name).write_bytes(content)
+    if not (folder / SPEC).is_file():
+        raise _no_bento(archive)
+    return read_spec(folder)
+
+
+def _model_files(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the files in a Bento's model folder."""
+    root = f"src/{MODEL_FOLDER}/"
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                name = member.name.removeprefix("./")
-                if name == f"src/{MODEL_FOLDER}/{SPEC}" and (file := tar.extractfile(member)):
-                    return ServingSpec.model_validate_json(file.read())
+                folder, found, name = member.name.removeprefix("./").partition(root)
+                if found and not folder and name and "/" not in name and (file := tar.extractfile(member)):
+                    yield name, file.read()
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{archive} cannot be read as a Bento", measured=str(error), allowed="a tar") from error
-    raise DataError(f"{archive} is not a Bento of this platform", allowed=f"a tar with src/{MODEL_FOLDER}/{SPEC}")
+
+
+def _no_bento(archive: Path) -> DataError:
+    return DataError(f"{archive} is not a Bento of this platform", allowed=f"a tar with src/{MODEL_FOLDER}/{SPEC}")

@@ -62,6 +62,11 @@ class Settings(BaseModel):
         return self.home / "bentos"
 
     @property
+    def predictions(self) -> Path:
+        """Root of the inference log for everybody but a Bento alone."""
+        return self.inference_log or self.home / "predictions"
+
+    @property
     def mlflow_artifacts(self) -> Path:
         return self.home / "mlflow" / "artifacts"
 

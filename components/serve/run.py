@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def serve_bento(settings: Settings, archive: Path, *, host: str = "127.0.0.1", port: int = 3000) -> NoReturn:
     """Replace this process by a server of the archive; features come from `settings.online_store_url`.
 
-    Predictions go to `settings.inference_log`, by default `predictions` below `settings.home`.
+    Predictions go to `settings.predictions`.
     The archive is unpacked once, into a BentoML home below `settings.home`. Raises ConfigError when there is no such
     file, DataError when it is no Bento, PackagingFailed when BentoML cannot import it.
     """
@@ -35,7 +35,7 @@ def serve_bento(settings: Settings, archive: Path, *, host: str = "127.0.0.1", p
             "BENTOML_HOME": str(home),
             "DRIFTLINE_HOME": str(settings.home),
             "DRIFTLINE_ONLINE_STORE_URL": settings.online_store_url,
-            "DRIFTLINE_INFERENCE_LOG": str(settings.inference_log or settings.home / "predictions"),
+            "DRIFTLINE_INFERENCE_LOG": str(settings.predictions),
         }
     )
     log.info("serving %s on http://%s:%d", tag, host, port)
