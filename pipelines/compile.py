@@ -1,6 +1,7 @@
-"""Compiling a use case's pipeline to KFP's intermediate representation, byte for byte reproducible."""
+"""Compiling a use case's pipelines to KFP's intermediate representation, byte for byte reproducible."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ def compile_training(case: Case, registry: str) -> str:
     from pipelines.training import build
 
     return canonical_ir(build(case.use_case, sql=case.sql, suite=case.suite, registry=registry))
+
+
+# Every pipeline of a use case.
+PIPELINES: dict[str, Callable[[Case, str], str]] = {"training": compile_training}
+
+
+def compile_pipeline(case: Case, pipeline: str, registry: str) -> str:
+    """Return the canonical IR of one of the pipelines as YAML."""
+    return PIPELINES[pipeline](case, registry)
 
 
 def canonical_ir(pipeline: Any) -> str:

@@ -1,4 +1,4 @@
-"""One local training run from a use case's name to its outcome in the ledger."""
+"""One local run of a pipeline, from a use case's name to its outcome in the ledger."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run, read_run
 from components.core.settings import Settings
 from components.core.storage import require_writable
-from pipelines.catalog import Case, read_case
-from pipelines.compile import compile_training
+from pipelines.catalog import read_case
+from pipelines.compile import compile_pipeline
 from pipelines.definitions import applied_definitions
 from pipelines.events import Step
 from pipelines.local import RunRecord, new_run_key, run_locally, write_record
@@ -25,7 +25,24 @@ def run_training(
     announce: Callable[[str], None],
 ) -> RunRecord:
     """Compile and run the training pipeline of a use case; the outcome is in the ledger and in the record."""
-    case: Case = read_case(settings.feature_repo, name)
+    return run_pipeline(settings, name, "training", overrides=overrides, notify=notify, announce=announce)
+
+
+def run_pipeline(
+    settings: Settings,
+    name: str,
+    pipeline: str,
+    *,
+    overrides: dict[str, Any],
+    notify: Callable[[Step], None],
+    announce: Callable[[str], None],
+) -> RunRecord:
+    """Compile a pipeline of the use case `name`, claim a run, execute it here and record its outcome.
+
+    `overrides` are pipeline arguments; `announce` is told the run's key, `notify` every step. The outcome is in the
+    ledger and in the record.
+    """
+    case = read_case(settings.feature_repo, name)
     require_writable(settings.home)
     migrate(settings.ledger_url)
     ledger = open_ledger(settings.ledger_url)
@@ -33,12 +50,12 @@ def run_training(
         from components.promote.mirror import repair_mirror
 
         repair_mirror(settings)
-    ir = compile_training(case, applied_definitions(settings, name))
+    ir = compile_pipeline(case, pipeline, applied_definitions(settings, name))
     run_key = new_run_key(name)
     announce(run_key)
-    claim_run(ledger, run_key, run_key, "training", name)
+    claim_run(ledger, run_key, run_key, pipeline, name)
     record = run_locally(
-        settings, run_key=run_key, pipeline="training", use_case=name, ir=ir, arguments=overrides, notify=notify
+        settings, run_key=run_key, pipeline=pipeline, use_case=name, ir=ir, arguments=overrides, notify=notify
     )
     failed = record.failed_step
     reason = f"{failed.failure.type}: {failed.failure.message}" if failed and failed.failure else ""

@@ -10,4 +10,8 @@ TITLES = {
     "evaluate": "Judge the challenger",
     "package": "Package and probe",
     "promote": "Promote to champion",
+    "scoring-set": "Join features for scoring",
+    "score": "Score with the champion",
+    "monitor": "Watch production",
+    "decide": "Decide on a retraining",
 }

@@ -14,10 +14,12 @@ from pipelines.commands.options import use_case_option
 def command(use_case: str, output: Path) -> None:
     """Compile a use case's pipelines; equal input gives equal bytes."""
     from pipelines.catalog import read_case
-    from pipelines.compile import compile_training, ir_digest, write_ir
+    from pipelines.compile import PIPELINES, compile_pipeline, ir_digest, write_ir
     from pipelines.definitions import applied_definitions
 
     settings = load_settings()
     case = read_case(settings.feature_repo, use_case)
-    ir = compile_training(case, applied_definitions(settings, use_case))
-    click.echo(f"{write_ir(output, f'{use_case}-training', ir)}  sha256:{ir_digest(ir)}")
+    registry = applied_definitions(settings, use_case)
+    for pipeline in PIPELINES:
+        ir = compile_pipeline(case, pipeline, registry)
+        click.echo(f"{write_ir(output, f'{use_case}-{pipeline}', ir)}  sha256:{ir_digest(ir)}")
