@@ -1,13 +1,12 @@
-"""Plots of the report as inline SVG: text stays text, no external assets, equal input gives equal bytes."""
+"""Plots of the report."""
 
-import io
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.core.bootstrap import day_totals, small_sample_factor
 from components.core.metrics import Floats, Ints, Metric, calibration_bins, measure
+from components.core.pages import draw
 from components.evaluate.curves import roc_curve
 from components.evaluate.measurements import Importance
 from components.evaluate.wording import METRIC_NAMES
@@ -19,45 +18,6 @@ ROLES = ("challenger", "champion", "baseline")
 # Distinguishable with colour blindness, and by dash in print.
 COLOURS = {"challenger": "#1f5fbf", "champion": "#c4561b", "baseline": "#6b7480"}
 DASHES: dict[str, Any] = {"challenger": "-", "champion": (0, (5, 2)), "baseline": (0, (1, 1.5))}
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa3ad",
-    "axes.labelcolor": "#3a424c",
-    "xtick.color": "#5b646e",
-    "ytick.color": "#5b646e",
-    "axes.grid": True,
-    "grid.color": "#e8ebef",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.8,
-}
-
-
-def draw(paint: Any, alt: str, size: tuple[float, float] = (3.7, 3.1)) -> str:
-    """Let `paint(axes)` fill one plot and return it as accessible SVG."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    # The salt keeps ids of different plots on one page apart.
-    with mpl.rc_context({**STYLE, "svg.hashsalt": alt}):
-        figure = Figure(figsize=size, layout="constrained")
-        paint(figure.add_subplot())
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(
-            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
 
 
 def roc_plot(judgement: "Judgement") -> str:

@@ -1,9 +1,9 @@
 """The report of an evaluation: one self-contained HTML page that opens with the decision."""
 
 from html import escape
-from pathlib import Path
 
 from components.core.bootstrap import Interval
+from components.core.pages import page
 from components.core.sections import Evaluate, Problem
 from components.core.verdict import Reason, Verdict
 from components.evaluate import plots
@@ -26,7 +26,6 @@ def render_report(use_case: str, problem: Problem, config: Evaluate, judgement: 
     """Return the HTML page; it loads nothing and prints on A4."""
     measured, verdict, card = judgement.measurements, judgement.verdict, judgement.card
     decision = verdict.decision
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     dates = judgement.holdout.dates
     span = f"{dates[0]} to {dates[-1]}" if dates else "no days"
     sections = [
@@ -39,15 +38,14 @@ def render_report(use_case: str, problem: Problem, config: Evaluate, judgement: 
         _origin(judgement),
     ]
     title = f"{use_case}: {decision} version {card.version}"
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
-        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{style}</style></head><body><main>"
+    return page(
+        title,
         f"<header class='{decision}'><p class='over'>{escape(use_case)} · evaluation of version {card.version}</p>"
         f"<p class='badge'>{decision.upper()} <small>{DECISIONS[decision]}</small></p>"
         f"<h1>{escape(sentence(verdict, measured, version=card.version))}</h1>"
         f"<p class='quiet'>Holdout {span}: {measured.rows:,} rows on {measured.days} days. Intervals are "
         f"{config.confidence:.0%}, from {config.bootstrap_samples:,} resamples of whole days.</p></header>"
-        f"{''.join(sections)}</main></body></html>\n"
+        f"{''.join(sections)}",
     )
 
 
