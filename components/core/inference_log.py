@@ -26,13 +26,17 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import DataError
 from components.core.serving import ServingSpec
-from components.core.storage import write_atomically
+from components.core.storage import create_once, write_atomically
 from components.core.tables import TIMESTAMP
 
 KEY = "key_"
 INPUT = "input_"
 LOOKUP, READY, BATCH = "predict", "predict_ready", "predict_batch"
-"""Routes; only the first takes entity keys."""
+"""Routes of a server."""
+BATCH_SCORING = "scoring"
+"""The scoring pipeline; every row is a request of its own, named by the id columns of its prediction."""
+KEYED = (LOOKUP, BATCH_SCORING)
+"""Routes that take entity keys."""
 METADATA = b"driftline"
 _NAMES = pa.list_(pa.string())
 _HEAD = {
@@ -80,7 +84,7 @@ def encode(spec: ServingSpec, entries: Sequence[Entry]) -> pa.Table:
         for number, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
     ]
     ids, numbers, served_at, as_of, routes, rows, stale, missing, predictions = zip(*flat, strict=True)
-    keyed: list[Mapping[str, Any]] = [row if route == LOOKUP else {} for row, route in zip(rows, routes, strict=True)]
+    keyed: list[Mapping[str, Any]] = [row if route in KEYED else {} for row, route in zip(rows, routes, strict=True)]
     schema = log_schema(spec)
     columns = {
         "request_id": pa.array(ids, pa.string()),
@@ -123,13 +127,31 @@ def split_days(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield str(np.datetime64(int(day), "D")), table.filter(pa.array(days == day))
 
 
+def part_path(root: Path, use_case: str, day: str, writer: str, sequence: int) -> Path:
+    """Return where a writer's file of one day lies."""
+    return root / use_case / day / f"{writer}-{sequence:08d}.parquet"
+
+
 def write_part(root: Path, use_case: str, day: str, table: pa.Table, origin: Origin) -> Path:
     """Write rows of one day as one new file. Raises StorageFailed, and leaves nothing then."""
-    path = root / use_case / day / f"{origin.writer}-{origin.sequence:08d}.parquet"
+    path = part_path(root, use_case, day, origin.writer, origin.sequence)
+    write_atomically(path, lambda temporary: _fill(temporary, table, origin))
+    return path
+
+
+def create_part(root: Path, use_case: str, day: str, table: pa.Table, origin: Origin) -> bool:
+    """Write rows of one day unless their file is there, whoever made it; return whether this call wrote it.
+
+    Raises StorageFailed, and leaves nothing then.
+    """
+    path = part_path(root, use_case, day, origin.writer, origin.sequence)
+    return create_once(path, lambda temporary: _fill(temporary, table, origin))
+
+
+def _fill(path: Path, table: pa.Table, origin: Origin) -> None:
     named = table.replace_schema_metadata({METADATA: origin.model_dump_json()})
     text = [field.name for field in table.schema if field.type == pa.string()]
-    write_atomically(path, lambda temporary: pq.write_table(named, temporary, compression="zstd", use_dictionary=text))
-    return path
+    pq.write_table(named, path, compression="zstd", use_dictionary=text)
 
 
 def part_files(root: Path, use_case: str, first: datetime, last: datetime) -> list[Path]:

@@ -13,6 +13,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises StorageFailed when the disk is full, read-only or out of reach; nothing is left behind then.
     """
+    _place(path, write, lambda temporary: temporary.replace(path))
+
+
+def create_once(path: Path, write: Callable[[Path], object]) -> bool:
+    """Write a file like `write_atomically` unless there is one; return whether this call made it.
+
+    Of several writers exactly one gets True, also on a network file system: a hard link never replaces a file.
+    Raises StorageFailed.
+    """
+    created = True
+
+    def publish(temporary: Path) -> None:
+        nonlocal created
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            created = False
+
+    _place(path, write, publish)
+    return created
+
+
+def _place(path: Path, write: Callable[[Path], object], publish: Callable[[Path], object]) -> None:
+    """Fill a temporary neighbour, make it durable and publish it."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        publish(temporary)
     except OSError as error:
         raise StorageFailed(
             f"cannot write {path}",
