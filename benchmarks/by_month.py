@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.core.bundle import read_card
+from components.core.champion import require_champion
 from components.core.clock import parse_instant
 from components.core.metrics import Metric, measure
 from components.core.settings import load_settings
@@ -28,7 +29,6 @@ from components.features.store import open_store
 from components.features.training_set import write_training_set
 from components.ingest.snapshot import take_snapshot
 from pipelines.catalog import read_case
-from pipelines.champion import require_champion
 
 MIN_ROWS = 500
 

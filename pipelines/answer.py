@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from components.core.champion import require_champion
 from components.core.errors import PackagingFailed
 from components.core.serving import read_archived_spec
 from components.core.settings import Settings
 from components.core.usecase import UseCase
-from pipelines.champion import require_champion
 from pipelines.example import example_request
 
 

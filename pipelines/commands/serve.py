@@ -16,9 +16,9 @@ def command(use_case: str, host: str, port: int) -> None:
     """Serve the champion's Bento until Ctrl-C; prints a request to try."""
     from pathlib import Path
 
+    from components.core.champion import require_champion
     from components.serve.run import serve_bento
     from pipelines.catalog import read_case
-    from pipelines.champion import require_champion
     from pipelines.example import example_request
 
     settings = load_settings()
