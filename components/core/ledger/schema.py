@@ -8,7 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 # Revision that this code needs; revisions are numbers in text, so a greater one is newer.
-REVISION = "0001"
+REVISION = "0002"
 VERSION_TABLE = "driftline_ledger_version"
 
 
@@ -106,4 +106,93 @@ bentos = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+_OPEN_REQUEST = sa.text("state IN ('requested', 'dispatched', 'claimed')")
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("window_first", UtcDateTime, nullable=False),
+    sa.Column("window_last", UtcDateTime, nullable=False),
+    sa.Column("policy", sa.String(16), nullable=False),
+    # No foreign key: the decision is written after its request and points to it.
+    sa.Column("decision_id", sa.String(64), nullable=False),
+    sa.Column("as_of", UtcDateTime, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("lease_seconds", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+    sa.CheckConstraint(
+        "state IN ('requested', 'dispatched', 'claimed', 'done', 'refused', 'failed')", name="known_state"
+    ),
+    sa.CheckConstraint(
+        "(state IN ('requested', 'dispatched', 'claimed')) = (ended_at IS NULL)", name="ended_unless_open"
+    ),
+    sa.CheckConstraint("attempt BETWEEN 1 AND 3", name="three_attempts"),
+    sa.UniqueConstraint("model", "window_first", "window_last", "policy"),
+    # One retraining in flight per model.
+    sa.Index(
+        "uq_requests_open_model", "model", unique=True, sqlite_where=_OPEN_REQUEST, postgresql_where=_OPEN_REQUEST
+    ),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("run_id", sa.String(36), primary_key=True),
+    sa.Column("request_id", sa.ForeignKey("requests.id"), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("claimant", sa.String(255), nullable=False),
+    # Wall clock, unlike the instants that a decision reckons with.
+    sa.Column("lease_expires_at", UtcDateTime, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("dispatched_at", UtcDateTime, nullable=False),
+    sa.CheckConstraint(
+        "state IN ('dispatched', 'claimed', 'succeeded', 'refused', 'superseded', 'failed', 'cancelled', 'expired')",
+        name="known_state",
+    ),
+    sa.UniqueConstraint("request_id", "attempt"),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("window_first", UtcDateTime, nullable=False),
+    sa.Column("window_last", UtcDateTime, nullable=False),
+    sa.Column("policy", sa.String(16), nullable=False),
+    sa.Column("policy_digest", sa.String(64), nullable=False),
+    # Of the model that was watched.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("rung", sa.String(16), nullable=False),
+    sa.Column("reasons", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("evidence_digest", sa.String(64), nullable=False),
+    sa.Column("suppressed_by", sa.Text, nullable=False),
+    sa.Column("request_id", sa.ForeignKey("requests.id")),
+    sa.Column("cost_estimate_seconds", sa.Float),
+    sa.Column("as_of", UtcDateTime, nullable=False),
+    sa.Column("decided_at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("decision IN ('retrain', 'hold', 'alert', 'report', 'insufficient')", name="known_decision"),
+    sa.CheckConstraint("decision <> 'retrain' OR request_id IS NOT NULL", name="retrain_has_a_request"),
+    sa.CheckConstraint("(decision = 'hold') = (suppressed_by <> '')", name="hold_says_why"),
+    sa.Index(None, "model", "as_of"),
+)
+
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("model", sa.String(63), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("held_by", sa.String(255), nullable=False),
+    sa.Column("held_at", UtcDateTime, nullable=False),
 )
