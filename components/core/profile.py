@@ -4,8 +4,9 @@
 `event_timestamp` and `prediction`) for people who want to look at them.
 
 A number is cut at quantiles of the reference rows, a category at its own levels. Bins of a number: `edges[i-1] <= value
-< edges[i]`, the last bin but one ends at infinity; the last bin counts null and NaN. Bins of a category: its levels in
-order, then every other level, then null.
+< edges[i]`, the last bin but one ends at infinity; the last bin counts null and NaN. The outermost edges enclose all
+reference values, so the first bin and the last but one count what lies outside their range. Bins of a category: its
+levels in order, then every other level, then null.
 """
 
 from pathlib import Path
@@ -29,6 +30,8 @@ PREDICTION = "prediction"
 QUANTILE_BINS = 32
 MAX_LEVELS = 100
 REFERENCE_ROWS = 10_000
+
+_DAY_MICROS = 86_400_000_000
 
 Counts = npt.NDArray[np.int64]
 
@@ -70,14 +73,13 @@ class ColumnProfile(BaseModel):
             found = np.searchsorted(np.asarray(self.edges), numbers, side="right")
             found[np.isnan(numbers)] = self.bins - 1
             return found.astype(np.intp)
-        encoded = pc.cast(values, pa.string())
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
-        encoded = encoded.dictionary_encode()
+        encoded = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        if not pa.types.is_dictionary(encoded.type):
+            encoded = encoded.dictionary_encode()
         position = {level: code for code, level in enumerate(self.levels)}
-        known = np.array(
-            [position.get(level, self.bins - 2) for level in encoded.dictionary.to_pylist()], dtype=np.intp
-        )
+        # Text as `Encoding.encode` makes it: Arrow writes truth values and floats in another way.
+        levels = [str(level) for level in encoded.dictionary.to_pylist()]
+        known = np.array([position.get(level, self.bins - 2) for level in levels], dtype=np.intp)
         codes = pc.fill_null(encoded.indices, len(known)).to_numpy(zero_copy_only=False)
         answer: npt.NDArray[np.intp] = np.append(known, self.bins - 1)[codes]
         return answer
@@ -104,6 +106,22 @@ class Profile(BaseModel):
     rows: int
     columns: list[ColumnProfile]
     prediction: ColumnProfile
+
+
+def utc_days(instants: pa.ChunkedArray | pa.Array) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """Return the UTC days with rows, oldest first, and the position among them of every row's day, intp [n].
+
+    `instants` are timestamps without null.
+    """
+    micros = pc.cast(pc.cast(instants, pa.timestamp("us", tz="UTC")), pa.int64()).to_numpy(zero_copy_only=False)
+    number = micros // _DAY_MICROS
+    if not number.size:
+        return [], np.zeros(0, dtype=np.intp)
+    first = int(number.min())
+    present = np.bincount(number - first)
+    days = np.flatnonzero(present)
+    position = np.cumsum(present > 0) - 1
+    return [str(np.datetime64(int(day) + first, "D")) for day in days], position[number - first].astype(np.intp)
 
 
 def count_days(column: ColumnProfile, values: Any, day: npt.NDArray[np.intp], days: int) -> Counts:

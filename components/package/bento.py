@@ -17,6 +17,7 @@ from components.core.training_set import REGISTRY
 from components.package import build_worker
 from components.package.closure import module_closure, pinned_requirements
 from components.package.contents import require_no_pickle
+from components.package.reference import copy_reference
 
 SERVICE = "components.serve.entry"
 REQUIREMENTS = "requirements.txt"
@@ -26,7 +27,10 @@ _NEEDS_ONLINE = ["feast[postgres,redis]"]
 
 
 def write_context(folder: Path, *, spec: ServingSpec, bundle: Path, training_set: Path) -> None:
-    """Fill an empty folder with what goes into the Bento: code, model files and the pinned requirements."""
+    """Fill an empty folder with what goes into the Bento: code, model files and the pinned requirements.
+
+    Raises DataError when the bundle lacks the reference profile.
+    """
     root = Path(__file__).parents[2]
     for path in module_closure(root, SERVICE):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +39,7 @@ def write_context(folder: Path, *, spec: ServingSpec, bundle: Path, training_set
     model.mkdir()
     for name in (ONNX, ENCODING, CARD):
         shutil.copyfile(bundle / name, model / name)
+    copy_reference(bundle, model, digest=spec.model)
     if spec.views:
         shutil.copyfile(training_set / REGISTRY, model / REGISTRY)
     write_spec(model, spec)

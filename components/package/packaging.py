@@ -13,8 +13,9 @@ from components.core.digests import file_digest
 from components.core.errors import DataError, GateRefused
 from components.core.ledger.bentos import read_bento, record_bento
 from components.core.ledger.engine import open_ledger
+from components.core.profile import HoldoutPerformance
 from components.core.sections import Package, Problem
-from components.core.serving import ServingSpec, read_archived_spec
+from components.core.serving import MODEL_FOLDER, ServingSpec, read_archived_spec
 from components.core.settings import Settings
 from components.core.storage import write_atomically, write_text
 from components.core.training_set import read_manifest
@@ -23,6 +24,7 @@ from components.package.bento import build_bento, write_context
 from components.package.description import describe
 from components.package.page import render
 from components.package.probe import Measurements, probe_bento
+from components.package.reference import holdout_performance, write_holdout
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def package_model(
     PackagingFailed when the Bento cannot be built, booted or does not equal its model.
     """
     card = read_card(model)
-    require_approved(verdict, gate="evaluate", subject=card.model)
+    performance = holdout_performance(require_approved(verdict, gate="evaluate", subject=card.model))
     rows = read_manifest(training_set)
     if card.use_case != use_case or card.training_set != rows.digest:
         raise DataError(
@@ -66,7 +68,7 @@ def package_model(
             allowed=f"{use_case}, {rows.digest[:12]}",
         )
     spec = describe(problem, config, card, rows, model)
-    kept = keep_bento(settings, spec, card, bundle=model, training_set=training_set)
+    kept = keep_bento(settings, spec, card, bundle=model, training_set=training_set, performance=performance)
     served = read_archived_spec(kept)
     measurements = probe_bento(kept, served, config, bundle=model, training_set=training_set)
     digest = kept.stem
@@ -76,12 +78,20 @@ def package_model(
     return Packaged(digest=digest, model=spec.model, model_version=served.version, measurements=measurements)
 
 
-def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle: Path, training_set: Path) -> Path:
+def keep_bento(
+    settings: Settings,
+    spec: ServingSpec,
+    card: ModelCard,
+    *,
+    bundle: Path,
+    training_set: Path,
+    performance: HoldoutPerformance,
+) -> Path:
     """Return the kept archive of a release; build and record it when there is none.
 
     Two builds of one release differ, so the first archive that the ledger records counts: a retry and a concurrent run
     reuse it. The file is complete before it is recorded, hence a kill in between leaves an unused file at worst.
-    Raises DataError when the recorded archive is gone or damaged.
+    Raises DataError when the recorded archive is gone or damaged, or the bundle lacks its reference profile.
     """
     engine = open_ledger(settings.ledger_url)
     recorded = read_bento(engine, card.release)
@@ -90,6 +100,7 @@ def keep_bento(settings: Settings, spec: ServingSpec, card: ModelCard, *, bundle
             context = Path(folder) / "context"
             context.mkdir()
             write_context(context, spec=spec, bundle=bundle, training_set=training_set)
+            write_holdout(context / MODEL_FOLDER, performance)
             built = Path(folder) / "bento.tar"
             digest = build_bento(context, spec, built)
             archive = settings.bentos / f"{digest}.tar"

@@ -12,6 +12,7 @@ from components.core.bundle import ModelCard, model_digest, write_card
 from components.core.sections import Problem, Train
 from components.core.settings import Settings, check_run_key
 from components.train.export import replace_folder, write_bundle
+from components.train.profiling import write_reference
 from components.train.provenance import code_commit, training_key
 from components.train.rows import Prepared, prepare
 from components.train.scores import loss_name, scores
@@ -39,6 +40,16 @@ def fit(
     partial = bundle.with_name(f".{bundle.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     parity = write_bundle(partial, fitted, prepared)
+    profiled = time.process_time()
+    write_reference(
+        partial,
+        prepared.table,
+        prepared.description.inputs,
+        use_case=use_case,
+        unseen=np.concatenate([prepared.split.validation, prepared.split.holdout]),
+        importance=fitted.importance,
+    )
+    log.info("reference profile of %d rows: %.1f CPU-s", prepared.table.num_rows, time.process_time() - profiled)
     validation = scores(problem.task, prepared.validation.labels, fitted.predict(prepared.validation.inputs))
     named = {f"validation_{name}": value for name, value in validation.items()}
     curves = {f"curve_{loss_name(problem.task)}": fitted.curve}

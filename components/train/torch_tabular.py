@@ -7,7 +7,7 @@ CPU. Batches are slices of tensors: a DataLoader costs 2.7 times the CPU time. O
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class FittedNetwork:
     curve: list[float]
     notes: list[str]
     native: str = "model.safetensors"
+    importance: list[float] = field(default_factory=list)
+    """Always empty: a network tells none."""
 
     def predict(self, inputs: Matrix) -> Matrix:
         """Return predictions in float32 on the CPU, [n]."""

@@ -52,6 +52,10 @@ class Fitted(Protocol):
     def notes(self) -> list[str]:
         """Facts a reviewer must know."""
 
+    @property
+    def importance(self) -> list[float]:
+        """Share of each input in the model's total gain, in model order; empty where the library does not tell."""
+
     def predict(self, inputs: Matrix) -> Matrix:
         """Return probabilities or values, float32 [n], computed by the native model on the CPU."""
 

@@ -40,6 +40,13 @@ class FittedTrees:
     notes: list[str]
     native: str = "model.ubj"
 
+    @property
+    def importance(self) -> list[float]:
+        """Share of each input in the total gain of all splits; an input without a split has none."""
+        gains = self.booster.get_score(importance_type="total_gain")
+        total = sum(gains.values()) or 1.0
+        return [float(gains.get(f"f{position}", 0.0) / total) for position in range(len(self.feature_types))]
+
     def predict(self, inputs: Matrix) -> Matrix:
         """Return predictions of the booster, float32 [n]."""
         import xgboost

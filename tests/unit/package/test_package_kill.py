@@ -23,6 +23,7 @@ CODE = """
 import sys, json
 from pathlib import Path
 from components.core.bundle import read_card
+from components.core.profile import HoldoutPerformance
 from components.core.sections import Package, Problem
 from components.core.settings import Settings
 from components.core.training_set import read_manifest
@@ -32,8 +33,10 @@ order = json.loads(sys.argv[1])
 bundle, rows = Path(order["bundle"]), Path(order["training_set"])
 card = read_card(bundle)
 spec = describe(Problem.model_validate(order["problem"]), Package(), card, read_manifest(rows), bundle)
+settings = Settings.model_validate(order["settings"])
+performance = HoldoutPerformance(rows=100, days=1, metrics={})
 print("started", flush=True)
-print(keep_bento(Settings.model_validate(order["settings"]), spec, card, bundle=bundle, training_set=rows))
+print(keep_bento(settings, spec, card, bundle=bundle, training_set=rows, performance=performance))
 """
 
 

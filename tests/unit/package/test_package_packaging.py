@@ -9,11 +9,14 @@ from typing import Any
 import psutil
 import pytest
 
+from components.core.bootstrap import Interval
 from components.core.bundle import ONNX, read_card, write_card
 from components.core.digests import file_digest
 from components.core.errors import DataError, GateRefused, PackagingFailed
 from components.core.ledger.bentos import read_bento
 from components.core.ledger.engine import open_ledger
+from components.core.profile import HOLDOUT, PROFILE, REFERENCE, HoldoutPerformance, read_profile, write_profile
+from components.core.serving import extract_model
 from components.core.settings import Settings
 from components.core.training_set import read_manifest
 from components.core.verdict import read_verdict, write_verdict
@@ -21,6 +24,8 @@ from components.package.description import describe
 from components.package.packaging import Packaged, keep_bento, package_model
 from components.package.probe import probe_bento
 from components.package.server import booted
+
+GATE = {"performance": HoldoutPerformance(rows=100, days=1, metrics={"auc": Interval(estimate=0.7, low=0.6, high=0.8)})}
 
 
 def run(settings: Settings, model: ModuleType, served: Any, **config: Any) -> Packaged:
@@ -80,6 +85,11 @@ def test_an_approved_model_is_built_kept_probed_and_reused(ledger: Settings, mod
         assert requirements is not None
         lines = requirements.read().decode().split()
     assert "src/model/model.onnx" in names
+    extract_model(archive, plain.root / "extracted")
+    shipped = {p.name: p.read_bytes() for p in (plain.root / "extracted").iterdir()}
+    for name in (PROFILE, REFERENCE):
+        assert shipped[name] == (plain.bundle / name).read_bytes()
+    assert HoldoutPerformance.model_validate_json(shipped[HOLDOUT]) == GATE["performance"]
     assert not [name for name in names if "golden" in name or "feast" in name or "tests" in name]
     assert any(line.startswith("onnxruntime==") for line in lines)
     assert all("==" in line and "://" not in line for line in lines)
@@ -99,6 +109,31 @@ def test_a_refused_model_is_not_built(ledger: Settings, model: ModuleType, plain
         run(ledger, model, plain)
     assert not ledger.bentos.exists()
     assert not (plain.root / "bento").exists()
+
+
+@pytest.mark.parametrize("name", [PROFILE, REFERENCE])
+def test_a_bundle_without_a_reference_profile_is_refused(
+    ledger: Settings, model: ModuleType, plain: Any, name: str
+) -> None:
+    (plain.bundle / name).unlink()
+    with pytest.raises(DataError, match="no reference profile") as refused:
+        run(ledger, model, plain)
+    assert name in str(refused.value.measured)
+    assert not ledger.bentos.exists()
+
+
+def test_the_profile_of_another_model_is_refused(ledger: Settings, model: ModuleType, plain: Any) -> None:
+    write_profile(plain.bundle, read_profile(plain.bundle).model_copy(update={"model": "0" * 64}))
+    with pytest.raises(DataError, match="belongs to another model"):
+        run(ledger, model, plain)
+
+
+def test_an_approval_without_measurements_is_refused(ledger: Settings, model: ModuleType, plain: Any) -> None:
+    write_verdict(plain.verdict, read_verdict(plain.verdict).model_copy(update={"evidence": {}}))
+    with pytest.raises(DataError, match="how the model performed") as refused:
+        run(ledger, model, plain)
+    assert refused.value.measured == "rows, days, metrics"
+    assert not ledger.bentos.exists()
 
 
 def test_a_verdict_on_another_model_does_not_count(ledger: Settings, model: ModuleType, plain: Any) -> None:
@@ -122,16 +157,16 @@ def test_another_training_set_is_refused(ledger: Settings, model: ModuleType, pl
 
 def test_a_lost_archive_is_an_error_and_not_built_again(ledger: Settings, model: ModuleType, plain: Any) -> None:
     spec = spec_of(model, plain)
-    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set)
-    assert keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set) == kept
+    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set, **GATE)
+    assert keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set, **GATE) == kept
     kept.write_bytes(b"damaged")
     with pytest.raises(DataError, match="gone or damaged"):
-        keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set)
+        keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set, **GATE)
 
 
 def test_a_bento_that_does_not_equal_its_model_is_refused(ledger: Settings, model: ModuleType, plain: Any) -> None:
     spec = spec_of(model, plain)
-    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set)
+    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set, **GATE)
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -153,7 +188,7 @@ def test_a_bento_that_cannot_start_is_told_apart(ledger: Settings, model: Module
     spec = spec_of(model, plain)
     (plain.bundle / ONNX).write_bytes(b"no graph")
     broken = plain.card.model_copy(update={"model": "b" * 64})
-    kept = keep_bento(ledger, spec, broken, bundle=plain.bundle, training_set=plain.training_set)
+    kept = keep_bento(ledger, spec, broken, bundle=plain.bundle, training_set=plain.training_set, **GATE)
     before = leftovers()
     with pytest.raises(PackagingFailed, match="does not start") as failed:
         probe_bento(kept, spec, plain.config, bundle=plain.bundle, training_set=plain.training_set)
@@ -164,7 +199,7 @@ def test_a_bento_that_cannot_start_is_told_apart(ledger: Settings, model: Module
 @pytest.mark.slow
 def test_a_bento_that_is_not_ready_in_time_is_ended(ledger: Settings, model: ModuleType, plain: Any) -> None:
     spec = spec_of(model, plain)
-    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set)
+    kept = keep_bento(ledger, spec, plain.card, bundle=plain.bundle, training_set=plain.training_set, **GATE)
     before = leftovers()
     with (
         pytest.raises(PackagingFailed, match="not ready in time"),
@@ -193,7 +228,7 @@ def test_a_rejecting_bento_names_feature_and_age(ledger: Settings, model: Module
 
     served = model.make_served(tmp_path / "served", stale="reject", missing="reject")
     spec = spec_of(model, served)
-    kept = keep_bento(ledger, spec, served.card, bundle=served.bundle, training_set=served.training_set)
+    kept = keep_bento(ledger, spec, served.card, bundle=served.bundle, training_set=served.training_set, **GATE)
     store = model.open_store(served.root)
     row = {"origin": ["EWR"], "origin_late": [0.5], "origin_kind": ["big"], "event_timestamp": [model.NOW]}
     store.write_to_online_store("origin_stats", df=pd.DataFrame(row))

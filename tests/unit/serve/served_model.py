@@ -29,6 +29,7 @@ from components.core.digests import file_digest
 from components.core.sections import Package, Problem
 from components.core.training_set import REGISTRY, ROWS, Input, TrainingSet, write_manifest
 from components.core.verdict import Reason, Verdict, write_verdict
+from components.train.profiling import write_reference
 
 NOW = datetime(2013, 3, 31, 12, tzinfo=UTC)
 CARRIERS = ["AA", "B6", "UA"]
@@ -97,6 +98,8 @@ def make_served(root: Path, *, with_views: bool = True, seed: int = 7, **policie
     pq.write_table(pa.table({**golden, "prediction": predictions}), bundle / GOLDEN)
     table = pa.table({**rows, "event_timestamp": pa.array(rows["event_timestamp"], pa.timestamp("us", tz="UTC"))})
     pq.write_table(table, folder / ROWS)
+    newest = np.arange(table.num_rows - 100, table.num_rows)
+    write_reference(bundle, table, inputs, use_case="rides", unseen=newest, importance=[])
     described = TrainingSet(
         use_case="rides",
         as_of=NOW,
@@ -139,7 +142,10 @@ def make_served(root: Path, *, with_views: bool = True, seed: int = 7, **policie
     )
     write_card(bundle, card)
     verdict = root / "verdict.json"
-    write_verdict(verdict, Verdict(gate="evaluate", subject=card.model, decision="promote", reasons=[]))
+    challenger = {"name": "challenger", "metrics": {"auc": {"estimate": 0.7, "low": 0.6, "high": 0.8}}}
+    measured = {"measurements": {"rows": 100, "days": 1, "challenger": challenger}}
+    approval = Verdict(gate="evaluate", subject=card.model, decision="promote", reasons=[], evidence=measured)
+    write_verdict(verdict, approval)
     config = Package(golden_rows=64, max_batch_rows=100, max_request_bytes=20_000, probe_requests=50)
     return Served(root=root, bundle=bundle, training_set=folder, verdict=verdict, config=config, card=card)
 

@@ -44,7 +44,7 @@ def test_the_bundle_is_whole_and_serves_what_the_native_model_predicts(
     assert read_card(bundle) == card
     native = {"xgboost": "model.ubj", "torch_tabular": "model.safetensors"}[kind]
     assert sorted(p.name for p in bundle.iterdir()) == sorted(
-        ["encoding.json", "golden.parquet", "model.json", "model.onnx", native]
+        ["encoding.json", "golden.parquet", "model.json", "model.onnx", "profile.json", "reference.parquet", native]
     )
     golden = pq.read_table(bundle / GOLDEN)
     encoding = read_encoding(bundle)
