@@ -19,8 +19,15 @@ def compile_training(case: Case, registry: str) -> str:
     return canonical_ir(build(case.use_case, sql=case.sql, suite=case.suite, registry=registry))
 
 
+def compile_scoring(case: Case, registry: str) -> str:
+    """Return the canonical IR of the scoring pipeline as YAML; `registry` is the feature definitions' digest."""
+    from pipelines.scoring import build
+
+    return canonical_ir(build(case.use_case, sql=case.sql, registry=registry))
+
+
 # Every pipeline of a use case.
-PIPELINES: dict[str, Callable[[Case, str], str]] = {"training": compile_training}
+PIPELINES: dict[str, Callable[[Case, str], str]] = {"training": compile_training, "scoring": compile_scoring}
 
 
 def compile_pipeline(case: Case, pipeline: str, registry: str) -> str:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from components.core.clock import parse_instant
-from components.core.errors import DataError, FeatureError
+from components.core.errors import DataError
 from components.core.sections import Features, Problem
 from components.core.settings import Settings
 from components.core.tables import read_snapshot
 from components.core.training_set import TrainingSet
 from components.core.verdict import require_approved
+from components.features.checks import require_registry
 from components.features.definitions import registry_digest
 from components.features.materialize import materialize
 from components.features.store import open_store
@@ -42,14 +43,3 @@ def build(
     made = write_training_set(folder, store, settings.snapshots, taken, problem=problem, config=config, as_of=until)
     materialize(settings, use_case, manifest=snapshot, config=config, as_of=until)
     return made
-
-
-def require_registry(found: str, wanted: str, service: str) -> None:
-    """Raise FeatureError when the registry's definitions are not those that the pipeline was compiled for."""
-    if wanted and found != wanted:
-        raise FeatureError(
-            f"the registry's definitions of {service} are not those of this pipeline",
-            measured=found[:12],
-            allowed=wanted[:12],
-            next_step="run `driftline features apply`, or compile the pipeline again",
-        )

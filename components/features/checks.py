@@ -1,4 +1,4 @@
-"""What the rows of a training set must satisfy before features are joined, and after."""
+"""What rows and definitions must satisfy before features are joined, and what the result must satisfy."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,12 +17,11 @@ EXAMPLES = 5
 def check_predictions(table: pa.Table, problem: Problem, as_of: datetime) -> None:
     """Raise DataError unless labelled prediction rows are complete, unique and free of leaks.
 
-    Checked: timestamps in UTC microseconds, unique ids, prediction and label instants at or before `as_of`, no label
-    that was known before its prediction instant, at least one row.
+    Checked beyond `check_rows`: label instants in UTC microseconds, at or before `as_of`, none before its prediction
+    instant; at least one row.
     """
     where = problem.table
-    for column in ("event_timestamp", "label_timestamp"):
-        require_utc_micros(table.schema, column, where=where)
+    require_utc_micros(table.schema, "label_timestamp", where=where)
     if not table.num_rows:
         raise DataError(
             f"{where} has no row with a mature label at {as_of.isoformat()}",
@@ -30,24 +29,14 @@ def check_predictions(table: pa.Table, problem: Problem, as_of: datetime) -> Non
             allowed="at least 1",
             next_step="choose a later as_of or check the label's SQL",
         )
-    predicted, known = table.column("event_timestamp"), table.column("label_timestamp")
-    now = pa.scalar(as_of, type=predicted.type)
-    for column in (*problem.id, *problem.entities, "event_timestamp", "label_timestamp"):
-        # An entity may be unknown (a flight without an aircraft yet): its features are missing then.
-        if column not in problem.entities or column in problem.id:
-            _refuse(table, problem, pc.is_null(table.column(column)), f"{where}: {column} must not be null")
+    known = table.column("label_timestamp")
+    _refuse(table, problem, pc.is_null(known), f"{where}: label_timestamp must not be null")
+    check_rows(table, problem, as_of)
+    predicted = table.column("event_timestamp")
     _refuse(
         table,
         problem,
-        pc.greater(predicted, now),
-        f"{where}: event_timestamp lies in the future of as_of",
-        allowed=f"up to {as_of.isoformat()}",
-        next_step="check as_of, or the time zone of event_timestamp",
-    )
-    _refuse(
-        table,
-        problem,
-        pc.greater(known, now),
+        pc.greater(known, pa.scalar(as_of, type=known.type)),
         f"{where}: labels that are not known at as_of",
         allowed=f"label_timestamp up to {as_of.isoformat()}",
         next_step="run ingest for this as_of",
@@ -58,6 +47,28 @@ def check_predictions(table: pa.Table, problem: Problem, as_of: datetime) -> Non
         pc.less(known, predicted),
         f"{where}: labels known before their prediction instant: they would leak",
         next_step=f"check event_timestamp and label_timestamp in {where}.sql",
+    )
+
+
+def check_rows(table: pa.Table, problem: Problem, as_of: datetime) -> None:
+    """Raise DataError unless prediction rows, labelled or not, are complete and unique.
+
+    Checked: prediction instants in UTC microseconds, at or before `as_of`; unique ids.
+    """
+    where = problem.table
+    require_utc_micros(table.schema, "event_timestamp", where=where)
+    predicted = table.column("event_timestamp")
+    for column in (*problem.id, *problem.entities, "event_timestamp"):
+        # An entity may be unknown (a flight without an aircraft yet): its features are missing then.
+        if column not in problem.entities or column in problem.id:
+            _refuse(table, problem, pc.is_null(table.column(column)), f"{where}: {column} must not be null")
+    _refuse(
+        table,
+        problem,
+        pc.greater(predicted, pa.scalar(as_of, type=predicted.type)),
+        f"{where}: event_timestamp lies in the future of as_of",
+        allowed=f"up to {as_of.isoformat()}",
+        next_step="check as_of, or the time zone of event_timestamp",
     )
     counts = table.select(problem.id).group_by(problem.id, use_threads=False).aggregate([([], "count_all")])
     repeated = counts.filter(pc.greater(counts.column("count_all"), 1))
@@ -91,6 +102,17 @@ def require_columns(present: Sequence[str], wanted: Sequence[str], *, where: str
             measured=", ".join(missing),
             allowed=", ".join(present),
             next_step=f"select them in {where}.sql or correct use_case.yaml",
+        )
+
+
+def require_registry(found: str, wanted: str, service: str) -> None:
+    """Raise FeatureError when the registry's definitions are not those that the pipeline was compiled for."""
+    if wanted and found != wanted:
+        raise FeatureError(
+            f"the registry's definitions of {service} are not those of this pipeline",
+            measured=found[:12],
+            allowed=wanted[:12],
+            next_step="run `driftline features apply`, or compile the pipeline again",
         )
 
 

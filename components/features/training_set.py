@@ -1,5 +1,6 @@
 """Build the training set: prediction rows with a mature label, joined point-in-time to the features of a service."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,49 @@ def write_training_set(
     string, numbers as float64). Rows are ordered by instant and id; equal input gives equal bytes.
     Raises DataError for wrong rows, FeatureError for wrong definitions.
     """
-    found, views = service_views(store, config.service)
-    inputs = model_inputs(problem, found, views)
+    definitions = read_definitions(store, problem, config)
     rows = labelled_rows(snapshots, snapshot, problem, as_of)
-    features = [i.name for i in inputs if i.view]
-    joined = join_features(store, found, views, rows, problem.entities)
-    table = _arrange(rows, joined.select(features), problem, inputs)
-    check_features(table, features)
+    return write_joined(
+        folder, store, snapshot, definitions, rows, problem=problem, config=config, as_of=as_of, allow_empty=False
+    )
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What the registry says about a service."""
+
+    service: Any
+    views: list[Any]
+    inputs: list[Input]
+
+
+def read_definitions(store: Any, problem: Problem, config: Features) -> Definitions:
+    """Read the service of a use case and derive the model's inputs. Raises FeatureError for wrong definitions."""
+    service, views = service_views(store, config.service)
+    return Definitions(service, views, model_inputs(problem, service, views))
+
+
+def write_joined(
+    folder: Path,
+    store: Any,
+    snapshot: Snapshot,
+    definitions: Definitions,
+    rows: pa.Table,
+    *,
+    problem: Problem,
+    config: Features,
+    as_of: datetime,
+    allow_empty: bool = True,
+) -> TrainingSet:
+    """Join features to prediction rows and write the three files; `allow_empty` lets features have no value at all."""
+    features = [i.name for i in definitions.inputs if i.view]
+    joined = join_features(store, definitions.service, definitions.views, rows, problem.entities)
+    table = _arrange(rows, joined.select(features), problem, definitions.inputs)
+    if not allow_empty:
+        check_features(table, features)
     write_atomically(folder / ROWS, lambda path: pq.write_table(table, path, compression="zstd"))
-    definition = service_registry(store, config.service)
-    write_atomically(folder / REGISTRY, lambda path: path.write_bytes(definition))
+    registry = service_registry(store, config.service)
+    write_atomically(folder / REGISTRY, lambda path: path.write_bytes(registry))
     training_set = TrainingSet(
         use_case=snapshot.use_case,
         as_of=as_of,
@@ -55,7 +89,7 @@ def write_training_set(
         id=problem.id,
         entities={name: str(table.schema.field(name).type) for name in problem.entities},
         label=problem.label,
-        inputs=inputs,
+        inputs=definitions.inputs,
         stale=config.stale,
         missing=config.missing,
     )
