@@ -1,5 +1,6 @@
 """The reports of a run, under names that a browser opens."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def artifact(record: RunRecord, step: str, name: str) -> Path | None:
             paths = [Path(item["uri"]) for item in listed]
             return paths[0] if paths and paths[0].exists() else None
     return None
+
+
+def metrics(record: RunRecord, step: str) -> dict[str, float]:
+    """Return what a step measured, its output `metrics`; nothing when it did not finish."""
+    for done in record.steps:
+        if done.name == step:
+            # KFP keeps metrics in the metadata of the artifact, not in a file of their own.
+            path = Path(done.inputs.get("outputs", {}).get("outputFile", ""))
+            if path.is_file():
+                written = json.loads(path.read_text(encoding="utf-8")).get("artifacts", {}).get("metrics", {})
+                return {k: v for item in written.get("artifacts", []) for k, v in item["metadata"].items()}
+    return {}
 
 
 def verdict(record: RunRecord, step: str) -> Verdict | None:

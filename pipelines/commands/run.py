@@ -36,3 +36,32 @@ def training(use_case: str, as_of: str | None, params: tuple[str, ...], as_json:
     )
     click.echo(json.dumps(as_json_document(settings, record), indent=2) if as_json else summarize(settings, record))
     return exit_code(record.state)
+
+
+@command.command("scoring")
+@use_case_option
+@click.option("--from", "first", default="", help="First UTC day. Default: the day before --to.")
+@click.option("--to", "last", default="", help="UTC day at which the period ends, itself excluded. Default: today.")
+@click.option("--as-of", default=None, help="Virtual instant, ISO 8601; '' is now. Default: --to, or else now.")
+@json_option
+def scoring(use_case: str, first: str, last: str, as_of: str | None, as_json: bool) -> int:
+    """Let the champion predict a period, every row as of its own instant; a day is predicted once."""
+    from components.core.clock import parse_instant
+    from components.features.period import whole_days
+    from pipelines.commands.scoring_summary import as_json_document, summarize
+    from pipelines.execute import run_pipeline
+    from pipelines.progress import show
+
+    settings = load_settings()
+    instant = last if as_of is None else as_of
+    whole_days(first, last, as_of=parse_instant(instant, what="--to" if as_of is None else "--as-of"))
+    record = run_pipeline(
+        settings,
+        use_case,
+        "scoring",
+        overrides={"as_of": instant, "first": first, "last": last},
+        notify=show,
+        announce=lambda key: click.echo(f"{use_case} scoring, run {key}", err=True),
+    )
+    click.echo(json.dumps(as_json_document(settings, record), indent=2) if as_json else summarize(settings, record))
+    return exit_code(record.state)
