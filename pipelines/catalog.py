@@ -12,8 +12,12 @@ from components.core.errors import ConfigError
 from components.core.usecase import UseCase, explain, load_sql, load_suite, load_use_case
 
 MAX_PARAMETER_BYTES = 8_000
-PARAMETER_SECTIONS = ("data", "expectations", "features", "train", "evaluate", "package")
-"""Sections that are pipeline parameters: a run may override their keys."""
+PARAMETER_SECTIONS = {
+    "training": ("data", "expectations", "features", "train", "evaluate", "package"),
+    "scoring": ("data", "features"),
+    "monitoring": ("data", "monitor", "evaluate"),
+}
+"""Sections that are parameters of a pipeline: a run may override their keys."""
 
 
 class Case(BaseModel):
@@ -50,20 +54,21 @@ def read_case(repo: Path, name: str) -> Case:
     return case
 
 
-def override(case: Case, pairs: tuple[str, ...], as_of: str | None) -> dict[str, Any]:
-    """Turn `section.key=value` pairs, with YAML values, into whole pipeline parameters.
+def override(case: Case, pairs: tuple[str, ...], as_of: str | None, *, pipeline: str = "training") -> dict[str, Any]:
+    """Turn `section.key=value` pairs, with YAML values, into whole parameters of a pipeline.
 
     Raises ConfigError for what is no pair, an unknown section or key, and a value that the section refuses.
     """
     changed: dict[str, Any] = {}
+    sections = PARAMETER_SECTIONS[pipeline]
     for pair in pairs:
         path, separator, text = pair.partition("=")
         section, *keys = path.split(".")
-        if not separator or section not in PARAMETER_SECTIONS or not keys:
+        if not separator or section not in sections or not keys:
             raise ConfigError(
                 "not a parameter",
                 measured=pair,
-                allowed="SECTION.KEY=VALUE with SECTION of " + ", ".join(PARAMETER_SECTIONS),
+                allowed="SECTION.KEY=VALUE with SECTION of " + ", ".join(sections),
             )
         whole = getattr(case.use_case, section).model_dump(mode="json", exclude_none=True)
         target = changed.setdefault(section, whole)

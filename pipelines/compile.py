@@ -26,8 +26,19 @@ def compile_scoring(case: Case, registry: str) -> str:
     return canonical_ir(build(case.use_case, sql=case.sql, registry=registry))
 
 
+def compile_monitoring(case: Case, _registry: str) -> str:
+    """Return the canonical IR of the monitoring pipeline as YAML; it reads no feature definitions."""
+    from pipelines.monitoring import build
+
+    return canonical_ir(build(case.use_case, sql=case.sql))
+
+
 # Every pipeline of a use case.
-PIPELINES: dict[str, Callable[[Case, str], str]] = {"training": compile_training, "scoring": compile_scoring}
+PIPELINES: dict[str, Callable[[Case, str], str]] = {
+    "training": compile_training,
+    "scoring": compile_scoring,
+    "monitoring": compile_monitoring,
+}
 
 
 def compile_pipeline(case: Case, pipeline: str, registry: str) -> str:

@@ -36,11 +36,12 @@ def run_pipeline(
     overrides: dict[str, Any],
     notify: Callable[[Step], None],
     announce: Callable[[str], None],
+    run_key: str = "",
 ) -> RunRecord:
     """Compile a pipeline of the use case `name`, claim a run, execute it here and record its outcome.
 
-    `overrides` are pipeline arguments; `announce` is told the run's key, `notify` every step. The outcome is in the
-    ledger and in the record.
+    `overrides` are pipeline arguments; `announce` is told the run's key, `notify` every step. A retraining brings the
+    `run_key` of its attempt. The outcome is in the ledger and in the record.
     """
     case = read_case(settings.feature_repo, name)
     require_writable(settings.home)
@@ -51,7 +52,7 @@ def run_pipeline(
 
         repair_mirror(settings)
     ir = compile_pipeline(case, pipeline, applied_definitions(settings, name))
-    run_key = new_run_key(name)
+    run_key = run_key or new_run_key(name)
     announce(run_key)
     claim_run(ledger, run_key, run_key, pipeline, name)
     record = run_locally(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from components.core.settings import Settings
 from components.core.verdict import Verdict, read_verdict
@@ -14,6 +15,8 @@ REPORTS = {
     ("evaluate", "report"): "gate-report.html",
     ("evaluate", "card"): "model-card.md",
     ("package", "probe"): "probe.md",
+    ("monitor", "page"): "monitor.html",
+    ("monitor", "report"): "evidently.html",
 }
 
 
@@ -37,6 +40,15 @@ def metrics(record: RunRecord, step: str) -> dict[str, float]:
                 written = json.loads(path.read_text(encoding="utf-8")).get("artifacts", {}).get("metrics", {})
                 return {k: v for item in written.get("artifacts", []) for k, v in item["metadata"].items()}
     return {}
+
+
+def output(record: RunRecord, step: str) -> Any:
+    """Return what a step returned; None when it did not finish."""
+    for done in record.steps:
+        path = Path(done.inputs.get("outputs", {}).get("outputFile", ""))
+        if done.name == step and path.is_file():
+            return json.loads(path.read_text(encoding="utf-8")).get("parameterValues", {}).get("Output")
+    return None
 
 
 def verdict(record: RunRecord, step: str) -> Verdict | None:

@@ -70,6 +70,30 @@ class Settings(BaseModel):
     def mlflow_artifacts(self) -> Path:
         return self.home / "mlflow" / "artifacts"
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which another process reads the same addresses; `load_settings` is the inverse."""
+        return {
+            "DRIFTLINE_HOME": str(self.home),
+            "DRIFTLINE_FEATURE_REPO": str(self.feature_repo),
+            "DRIFTLINE_LEDGER_URL": self.ledger_url,
+            "MLFLOW_TRACKING_URI": self.mlflow_uri,
+            "DRIFTLINE_FEATURE_REGISTRY_URL": self.feature_registry_url,
+            "DRIFTLINE_ONLINE_STORE_URL": self.online_store_url,
+            "DRIFTLINE_INFERENCE_LOG": str(self.inference_log or ""),
+        }
+
+
+def embedded_settings(home: Path, feature_repo: Path) -> Settings:
+    """Return settings whose stores are all embedded below `home`."""
+    return Settings(
+        home=home,
+        feature_repo=feature_repo,
+        ledger_url=f"sqlite:///{home}/ledger.db",
+        mlflow_uri=f"sqlite:///{home}/mlflow/mlflow.db",
+        feature_registry_url=f"sqlite:///{home}/feast/registry.db",
+        online_store_url=f"sqlite:///{home}/feast/online.db",
+    )
+
 
 def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
@@ -81,13 +105,15 @@ def load_settings() -> Settings:
     silence_libraries()
     read = os.environ.get
     home = Path(read("DRIFTLINE_HOME") or ".driftline").absolute()
+    feature_repo = Path(read("DRIFTLINE_FEATURE_REPO") or "feature_repo").absolute()
+    embedded = embedded_settings(home, feature_repo)
     return Settings(
         home=home,
-        feature_repo=Path(read("DRIFTLINE_FEATURE_REPO") or "feature_repo").absolute(),
-        ledger_url=read("DRIFTLINE_LEDGER_URL") or f"sqlite:///{home}/ledger.db",
-        mlflow_uri=read("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
-        feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or f"sqlite:///{home}/feast/registry.db",
-        online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or f"sqlite:///{home}/feast/online.db",
+        feature_repo=feature_repo,
+        ledger_url=read("DRIFTLINE_LEDGER_URL") or embedded.ledger_url,
+        mlflow_uri=read("MLFLOW_TRACKING_URI") or embedded.mlflow_uri,
+        feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or embedded.feature_registry_url,
+        online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
         run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",

@@ -65,3 +65,30 @@ def scoring(use_case: str, first: str, last: str, as_of: str | None, as_json: bo
     )
     click.echo(json.dumps(as_json_document(settings, record), indent=2) if as_json else summarize(settings, record))
     return exit_code(record.state)
+
+
+@command.command("monitoring")
+@use_case_option
+@click.option("--as-of", default="", help="Virtual instant, ISO 8601; default: now. It chooses the window.")
+@click.option("--param", "params", multiple=True, help="Override one key: SECTION.KEY=VALUE.")
+@click.option("--no-dispatch", is_flag=True, help="Leave a requested retraining to `driftline dispatch`.")
+@json_option
+def monitoring(use_case: str, as_of: str, params: tuple[str, ...], no_dispatch: bool, as_json: bool) -> int:
+    """Judge the newest window whose labels are known; carry out the retraining that it justifies."""
+    from pipelines.catalog import override, read_case
+    from pipelines.commands.monitoring_summary import as_json_document, summarize
+    from pipelines.dispatch import dispatch_open
+    from pipelines.execute import run_pipeline
+    from pipelines.progress import show
+
+    settings = load_settings()
+    overrides = override(read_case(settings.feature_repo, use_case), params, as_of, pipeline="monitoring")
+
+    def announce(key: str) -> None:
+        click.echo(f"{use_case}, run {key}", err=True)
+
+    record = run_pipeline(settings, use_case, "monitoring", overrides=overrides, notify=show, announce=announce)
+    retrained = [] if no_dispatch else dispatch_open(settings, model=use_case, notify=show, announce=announce)
+    shown = as_json_document(settings, record, retrained)
+    click.echo(json.dumps(shown, indent=2) if as_json else summarize(settings, record, retrained))
+    return exit_code(record.state)

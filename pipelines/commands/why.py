@@ -1,30 +1,34 @@
-"""`driftline why`: explain how a run ended."""
+"""`driftline why`: explain how a run ended, or why a decision was made."""
 
 import json
+import re
 
 import click
 
 from components.core.errors import ConfigError
-from components.core.settings import load_settings
+from components.core.settings import Settings, load_settings
 from pipelines.commands.options import json_option
+
+DECISION_ID = r"[0-9a-f]{4,64}"
 
 
 @click.command("why")
-@click.argument("run")
+@click.argument("identity", metavar="RUN|DECISION")
 @click.option("--traceback", is_flag=True, help="Print the step's whole traceback.")
 @json_option
-def command(run: str, traceback: bool, as_json: bool) -> int:
-    """Tell why a run was promoted, refused or failed: step, exception, place, inputs, and how to reproduce it."""
+def command(identity: str, traceback: bool, as_json: bool) -> int:
+    """Tell why a run was promoted, refused or failed, or why a decision was made and what came of it.
+
+    Of a run: step, exception, place, inputs, and how to reproduce it. Of a decision (the first digits do): the rung of
+    the ladder, reasons, evidence, request, run and outcome.
+    """
     from pipelines.explain import explain_run, render
     from pipelines.local import read_record
 
     settings = load_settings()
-    record = read_record(settings, run)
+    record = read_record(settings, identity)
     if record is None:
-        known = sorted(p.name for p in settings.runs.glob("*") if p.is_dir())[-5:]
-        raise ConfigError(
-            "no such run", measured=run, allowed=", ".join(known) or "none yet", next_step="driftline runs list"
-        )
+        return _why_decision(settings, identity, as_json=as_json)
     explanation = explain_run(record)
     if as_json:
         click.echo(json.dumps(explanation, indent=2))
@@ -33,4 +37,24 @@ def command(run: str, traceback: bool, as_json: bool) -> int:
         failed = record.failed_step
         if traceback and failed and failed.failure:
             click.echo(failed.failure.traceback)
+    return 0
+
+
+def _why_decision(settings: Settings, identity: str, *, as_json: bool) -> int:
+    from components.core.ledger.decisions import read_decision
+    from components.core.ledger.engine import open_ledger
+    from pipelines.explain_decision import render
+
+    decision = None
+    if re.fullmatch(DECISION_ID, identity):
+        decision = read_decision(open_ledger(settings.ledger_url), identity)
+    if decision is None:
+        known = sorted(p.name for p in settings.runs.glob("*") if p.is_dir())[-5:]
+        raise ConfigError(
+            "no such run or decision",
+            measured=identity,
+            allowed=", ".join(known) or "none yet",
+            next_step="driftline runs list, or driftline decisions",
+        )
+    click.echo(decision.model_dump_json(indent=2) if as_json else render(decision))
     return 0

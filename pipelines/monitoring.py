@@ -1,0 +1,56 @@
+"""The monitoring pipeline: from a window of predictions to one decision.
+
+    claim → ingest → monitor → decide
+
+`ingest` brings the labels that matured. The decision is a row of the ledger; where it is a retraining, whoever ran this
+pipeline dispatches it (`pipelines.dispatch` on a laptop).
+"""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.claim.component import claim as claim_step
+from components.core.usecase import UseCase
+from components.decide.component import decide as decide_step
+from components.ingest.component import ingest as ingest_step
+from components.monitor.component import monitor as monitor_step
+from pipelines.wiring import pipeline_name, place, section
+
+
+def build(use_case: UseCase, *, sql: dict[str, str]) -> Any:
+    """Wire the monitoring pipeline of a use case; `as_of` chooses the window: the newest one whose labels are known."""
+    case = use_case.name
+    problem_spec = section(use_case.problem)
+
+    def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
+        return place(task, use_case.resources)
+
+    @dsl.pipeline(
+        name=pipeline_name(case, "monitoring"),
+        description=f"{use_case.title}: watch production, decide on a retraining",
+    )
+    def monitoring(
+        as_of: str = "",
+        data: dict = section(use_case.data),
+        monitor: dict = section(use_case.monitor),
+        evaluate: dict = section(use_case.evaluate),
+    ):
+        won = placed(claim_step(pipeline="monitoring", use_case=case))
+        with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
+            snapshot = placed(
+                ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
+            ).outputs["snapshot"]
+            watched = placed(
+                monitor_step(
+                    use_case=case,
+                    as_of=as_of,
+                    problem=problem_spec,
+                    config=monitor,
+                    evaluate=evaluate,
+                    snapshot=snapshot,
+                )
+            )
+            placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
+
+    return monitoring
