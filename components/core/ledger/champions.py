@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import LedgerError
+from components.core.ledger.attempts import is_current, lock_attempt
 from components.core.ledger.connections import insert_if_absent, reading, writing
 from components.core.ledger.runs import end_run, unknown_run
 from components.core.ledger.schema import champions, promotions, runs
@@ -65,9 +66,11 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
 
     One transaction swaps the champion, writes the history and ends the run. Otherwise the candidate is recorded as
     superseded and nothing else changes. A run has one outcome: asking again returns it. Raises LedgerError when the
-    run is unknown or has ended otherwise, so that a run declared dead promotes nothing.
+    run is unknown or has ended otherwise, or when the request it was started for no longer waits for it, so that a run
+    declared dead promotes nothing.
     """
     with writing(engine) as connection:
+        attempt = lock_attempt(connection, candidate.run_id)
         # The lock makes a second attempt of the same run wait here; others meet at the champion's row.
         state = connection.execute(
             sa.select(runs.c.state).where(runs.c.id == candidate.run_id).with_for_update()
@@ -87,6 +90,14 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
                 measured=state,
                 allowed="running",
                 next_step="start a new run",
+            )
+        if attempt is not None and not (is_current(attempt) and attempt["request_state"] == "claimed"):
+            raise LedgerError(
+                f"run {candidate.run_id} is not the attempt that its request waits for and promotes nothing",
+                measured=f"attempt {attempt['attempt']} ({attempt['state']}) of a request that is"
+                f" {attempt['request_state']} with attempt {attempt['current']}",
+                allowed="the current attempt of a claimed request",
+                next_step=f"read what became of request {attempt['request_id']}: `driftline decisions`",
             )
         swapped = _swap(connection, candidate, expected_version)
         outcome: Outcome = "promoted" if swapped else "superseded"
