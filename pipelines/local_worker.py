@@ -13,17 +13,22 @@ import sys
 import threading
 from pathlib import Path
 
+from pipelines.forking import forking_python
+from pipelines.preload import preloaded_steps
+
 
 def main() -> None:
     """Run the pipeline; the exit code is 0 only if every task succeeded."""
     ir, arguments, root = (Path(argument) for argument in sys.argv[1:4])
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
-    from kfp import components, local
+    with forking_python(preloaded_steps(ir.read_text(encoding="utf-8"))) as python:
+        from kfp import components, local
 
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    pipeline = components.load_component_from_file(str(ir))
-    pipeline(**json.loads(arguments.read_text(encoding="utf-8")))
+        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+        pipeline = components.load_component_from_file(str(ir))
+        sys.executable = python  # what KFP starts for each task
+        pipeline(**json.loads(arguments.read_text(encoding="utf-8")))
 
 
 def _die_with_parent() -> None:
