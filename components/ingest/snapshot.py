@@ -3,7 +3,9 @@
 import logging
 import tempfile
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +15,8 @@ from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError
 from components.core.sections import Data, Problem
 from components.core.settings import Settings
-from components.core.tables import Snapshot, TableManifest, write_snapshot, write_table
+from components.core.storage import write_text
+from components.core.tables import Snapshot, TableManifest, read_snapshot, write_snapshot, write_table
 from components.ingest.queries import connect, create_view, load_source, run_select, seal
 from components.ingest.sources import locate
 
@@ -26,7 +29,8 @@ def take_snapshot(
     """Write all tables of a use case as they were known at `as_of` and return the manifest.
 
     Rows that became known later are left out; labels that were not mature are null. Equal input gives equal files,
-    which are not written again. Raises DataError or ConfigError for bad input, and writes nothing then.
+    which are not written again; equal input as of the same instant is not even read again: scoring, monitoring and
+    retraining share one snapshot. Raises DataError or ConfigError for bad input, and writes nothing then.
     """
     until = parse_instant(as_of)
     start = parse_instant(data.start, what="data.start")
@@ -36,10 +40,17 @@ def take_snapshot(
             name: locate(source, folder=settings.feature_repo / use_case, scratch=Path(scratch))
             for name, source in data.sources.items()
         }
+        digests = {name: file_digest(path) for name, path in files.items()}
+        code = json_digest({"sql": sql, "data": data.model_dump(mode="json")})
+        record = _record(settings, use_case, [code, digests, until.isoformat(), problem.model_dump(mode="json")])
+        earlier = _taken_before(settings, record)
+        if earlier is not None:
+            logger.info("taken before as of %s: nothing is read again", until.isoformat())
+            write_snapshot(settings.snapshots, earlier)
+            return earlier
         connection = connect()
         for name, source in data.sources.items():
             load_source(connection, name, source, files[name])
-        digests = {name: file_digest(path) for name, path in files.items()}
     seal(connection)
     for view in data.views:
         create_view(connection, view, sql[view])
@@ -61,12 +72,29 @@ def take_snapshot(
     snapshot = Snapshot(
         use_case=use_case,
         as_of=until,
-        code=json_digest({"sql": sql, "data": data.model_dump(mode="json")}),
+        code=code,
         sources=digests,
         tables=tables,
     )
     write_snapshot(settings.snapshots, snapshot)
+    if as_of:
+        write_text(record, snapshot.model_dump_json(indent=2))
     return snapshot
+
+
+def _record(settings: Settings, use_case: str, question: list[Any]) -> Path:
+    """Return where the answer to a question is kept: sources, code and instant, and the engine that reads them."""
+    key = json_digest([*question, version("duckdb"), version("driftline")])
+    return settings.snapshots / use_case / "manifests" / f"taken-{key}.json"
+
+
+def _taken_before(settings: Settings, record: Path) -> Snapshot | None:
+    """Return the earlier answer if all its files are still there."""
+    if not record.is_file():
+        return None
+    snapshot = read_snapshot(record)
+    files = [settings.snapshots / p.path for table in snapshot.tables.values() for p in table.partitions]
+    return snapshot if all(file.is_file() for file in files) else None
 
 
 def mask_labels(table: pa.Table, problem: Problem, until: datetime) -> pa.Table:

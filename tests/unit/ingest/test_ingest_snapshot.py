@@ -214,3 +214,32 @@ def test_a_home_that_cannot_be_written_is_an_error_with_a_next_step(settings: Se
     blocked.write_text("")
     with pytest.raises(StorageFailed, match="DRIFTLINE_HOME"):
         take(settings.model_copy(update={"home": blocked}))
+
+
+def test_the_same_question_is_answered_from_what_was_taken_before(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "components.ingest.snapshot")
+    write_csv(settings)
+    first = take(settings)
+    take(settings, as_of="2020-02-15")
+    caplog.clear()
+    assert take(settings) == first
+    assert "nothing is read again" in caplog.text
+    assert Snapshot.model_validate_json((settings.snapshots / "case" / "latest.json").read_text()) == first
+
+
+@pytest.mark.parametrize("change", ["source", "sql", "instant", "file", "now"])
+def test_another_question_is_read_anew(settings: Settings, caplog: pytest.LogCaptureFixture, change: str) -> None:
+    caplog.set_level("INFO", "components.ingest.snapshot")
+    write_csv(settings)
+    first = take(settings)
+    sql = {"readings": SQL["readings"] + " WHERE temp > 2"} if change == "sql" else {}
+    if change == "source":
+        write_csv(settings, [*ROWS, "d,LGA,2020-02-02T00:00:00Z,,4.5,"])
+    if change == "file":
+        next(settings.snapshots.rglob("*.parquet")).unlink()
+    again = take(settings, sql=sql, as_of={"instant": "2020-02-15", "now": ""}.get(change, "2020-03-01"))
+    assert "nothing is read again" not in caplog.text
+    assert (again.digest == first.digest) == (change in ("file", "now"))
+    assert all((settings.snapshots / p.path).is_file() for t in again.tables.values() for p in t.partitions)
