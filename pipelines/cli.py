@@ -20,6 +20,7 @@ COMMANDS = {
     "features": "pipelines.commands.features",
     "hold": "pipelines.commands.hold",
     "ledger": "pipelines.commands.ledger",
+    "lineage": "pipelines.commands.lineage",
     "new": "pipelines.commands.new",
     "replay": "pipelines.commands.replay",
     "run": "pipelines.commands.run",
