@@ -1,0 +1,267 @@
+"""Why a number looks unlike itself: another unit, or another column's values.
+
+Two traces tell a number from another. Its *values*: most measurements come in steps, so nearly every value of a day
+was seen before; after a change of unit hardly any was, and undoing the right conversion finds them all again. Where
+values are not stepped, its *shape*: the quantiles of a period lie beyond those of every period it is compared with, and
+undoing the conversion, or looking at the other column, brings them back. A shape can lie by chance, values cannot: a
+shape must hold for several periods in a row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from components.core.metrics import Floats, Ints
+from components.monitor.history import History
+from components.monitor.units import CONVERSIONS, key, undo
+
+MIN_VALUES = 20
+STEPPED_SHARE = 0.8
+"""A column is stepped when at least this share of a period's values was seen before."""
+STRANGE = 0.5
+"""Its values are strange when less than this part of the usual share was seen before."""
+FAMILIAR = 0.8
+"""An explanation must find this part of the usual share."""
+BEYOND = 1.5
+"""A shape is strange when it is this many times as far off as the farthest period that it is compared with."""
+CLOSER = 0.35
+"""An explanation must bring a shape this much closer, and within the limit."""
+SHAPE_RUN = 3
+ORDERED = 0.99
+"""Share of rows in which one column is the larger, for an order that is worth the name."""
+SMALLEST_LIMIT = 0.02
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is wrong with a column in some periods."""
+
+    column: str
+    cause: str
+    """`unit` or `swap`."""
+    what: str
+    """The conversion, or the other column."""
+    periods: list[int]
+
+
+@dataclass
+class _Column:
+    """What is known of a column so far."""
+
+    name: str
+    values: Floats
+    bounds: Ints
+    quantiles: Floats
+    seen: set[float] = field(default_factory=set)
+    shares: list[float] = field(default_factory=list)
+    """Of the periods so far, the share of values that was seen before."""
+    broken: set[int] = field(default_factory=set)
+
+    def of(self, period: int) -> Floats:
+        """Return the finite values of a period."""
+        found = self.values[self.bounds[period] : self.bounds[period + 1]]
+        return found[np.isfinite(found)]
+
+    @property
+    def usual(self) -> float:
+        """The share of values that usually was seen before; zero for a column without steps."""
+        usual = float(np.median(self.shares[-28:])) if self.shares else 0.0
+        return usual if usual >= STEPPED_SHARE else 0.0
+
+    def share_seen(self, values: Floats) -> float | None:
+        """Return the share of values that was seen before; None: too few to tell (zero is zero in many units)."""
+        keys, counts = np.unique(key(values[values != 0]), return_counts=True)
+        if counts.sum() < MIN_VALUES:
+            return None
+        known = np.fromiter((k in self.seen for k in keys.tolist()), dtype=bool, count=len(keys))
+        return float(counts[known].sum() / counts.sum())
+
+    def order(self, other: "_Column", periods: Sequence[int]) -> float:
+        """Return the share of rows in which this is the larger number minus that in which it is the smaller."""
+        parts = [slice(self.bounds[p], self.bounds[p + 1]) for p in periods]
+        signs = np.concatenate([np.sign(self.values[part] - other.values[part]) for part in parts])
+        signs = signs[np.isfinite(signs)]
+        return float(signs.mean()) if len(signs) >= MIN_VALUES else 0.0
+
+    def learn(self, period: int) -> None:
+        values = self.of(period)
+        share = self.share_seen(values)
+        if share is not None and self.seen:
+            self.shares.append(share)
+        self.seen.update(np.unique(key(values)).tolist())
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a column's quantiles usually lie."""
+
+    centre: Floats
+    spread: float
+    limit: float
+    """The largest distance among the periods compared with."""
+
+    def distance(self, quantiles: Floats) -> float:
+        return float(np.abs(quantiles - self.centre).mean() / self.spread)
+
+
+def _shape(quantiles: Floats) -> _Shape | None:
+    known = quantiles[~np.isnan(quantiles[:, 0])]
+    if not len(known):
+        return None
+    centre = np.median(known, axis=0)
+    spread = float(np.median(known[:, -1] - known[:, 0]))
+    if spread <= 0:
+        return None
+    distances = np.abs(known - centre).mean(axis=1) / spread
+    return _Shape(centre, spread, max(SMALLEST_LIMIT, float(distances.max())))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One column in one period."""
+
+    column: _Column
+    period: int
+    before: list[int]
+    """The periods that it is compared with."""
+    values: Floats
+    quantiles: Floats
+    shape: _Shape | None
+    share: float | None
+    distance: float
+
+    @property
+    def is_stepped(self) -> bool:
+        return self.share is not None and self.column.usual > 0
+
+    @property
+    def has_strange_values(self) -> bool:
+        return self.share is not None and self.share < STRANGE * self.column.usual
+
+    @property
+    def is_strange(self) -> bool:
+        # A stepped column whose values are familiar has its unit, however far the season has moved it.
+        if self.is_stepped and not self.has_strange_values:
+            return False
+        return self.has_strange_values or (self.shape is not None and self.distance > BEYOND * self.shape.limit)
+
+
+def explain_numbers(history: History) -> list[Explained]:
+    """Return what is wrong with which numbers in which judged periods."""
+    columns = [
+        _Column(
+            name, n.values, np.searchsorted(history.periods.of_row, np.arange(len(history.periods) + 1)), n.quantiles
+        )
+        for name, n in history.periods.numbers.items()
+    ]
+    for column in columns:
+        for period in range(history.start):
+            column.learn(period)
+    causes: dict[tuple[str, str, str], dict[int, bool]] = {}
+    for period in history.judged:
+        looks = {c.name: _look(c, history, period) for c in columns}
+        for name, cause, what, is_sure in _explain(looks):
+            causes.setdefault((name, cause, what), {})[period] = is_sure
+            looks[name].column.broken.add(period)
+        for column in columns:
+            if period not in column.broken:
+                column.learn(period)
+    return [Explained(*found, periods) for found, hits in causes.items() if (periods := _credible(hits))]
+
+
+def _credible(hits: dict[int, bool]) -> list[int]:
+    """Keep the periods that are sure by their values, and those whose shapes agree for several periods in a row."""
+    kept: list[int] = []
+    for run in _runs(sorted(hits)):
+        if len(run) >= SHAPE_RUN or any(hits[p] for p in run):
+            kept += run
+    return kept
+
+
+def _runs(periods: list[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for period in periods:
+        if runs and period == runs[-1][-1] + 1:
+            runs[-1].append(period)
+        else:
+            runs.append([period])
+    return runs
+
+
+def _look(column: _Column, history: History, period: int) -> _Look:
+    values = column.of(period)
+    quantiles = column.quantiles[period]
+    before = history.baseline(period, column.broken)
+    shape = _shape(column.quantiles[before])
+    distance = 0.0 if shape is None or np.isnan(quantiles[0]) else shape.distance(quantiles)
+    return _Look(column, period, before.tolist(), values, quantiles, shape, column.share_seen(values), distance)
+
+
+def _explain(looks: dict[str, _Look]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield column, cause, what, and whether values prove it; two swapped columns explain each other."""
+    swapped: set[str] = set()
+    for a, b in combinations(looks, 2):
+        if a in swapped or b in swapped:
+            continue
+        sure = _is_swap(looks[a], looks[b])
+        if sure is not None:
+            swapped |= {a, b}
+            yield a, "swap", b, sure
+            yield b, "swap", a, sure
+    for name, look in looks.items():
+        if name not in swapped and look.is_strange:
+            found = _find_conversion(look)
+            if found is not None:
+                yield name, "unit", *found
+
+
+def _is_swap(a: _Look, b: _Look) -> bool | None:
+    """Return whether values prove a swap; None: it is none."""
+    if a.shape is None or b.shape is None or np.isnan(a.quantiles[0]) or np.isnan(b.quantiles[0]):
+        return None
+    as_other = b.shape.distance(a.quantiles), a.shape.distance(b.quantiles)
+    if sum(as_other) >= a.distance + b.distance:
+        return None
+    if _is_turned(a, b):
+        return True
+    if not (a.is_strange and b.is_strange):
+        return None
+    if a.has_strange_values and b.has_strange_values:
+        shares = b.column.share_seen(a.values), a.column.share_seen(b.values)
+        enough = FAMILIAR * b.column.usual, FAMILIAR * a.column.usual
+        if all(s is not None and s >= e for s, e in zip(shares, enough, strict=True)):
+            return True
+    within = as_other[0] <= b.shape.limit and as_other[1] <= a.shape.limit
+    closer = as_other[0] <= CLOSER * a.distance and as_other[1] <= CLOSER * b.distance
+    return False if within and closer else None
+
+
+def _is_turned(a: _Look, b: _Look) -> bool:
+    """Return whether one column always was the larger and now always is the smaller, row by row."""
+    if a.shape is None or b.shape is None:
+        return False
+    before, now = a.shape.centre - b.shape.centre, a.quantiles - b.quantiles
+    if not ((before > 0).all() and (now < 0).all()) and not ((before < 0).all() and (now > 0).all()):
+        return False
+    was, period = a.column.order(b.column, a.before), a.column.order(b.column, [a.period])
+    return min(abs(was), abs(period)) >= ORDERED and was * period < 0
+
+
+def _find_conversion(look: _Look) -> tuple[str, bool] | None:
+    """Return the conversion that explains a strange column, and whether its values prove it."""
+    best: tuple[float, str] | None = None
+    if look.has_strange_values:
+        for conversion in CONVERSIONS:
+            share = look.column.share_seen(undo(conversion, look.values)) or 0.0
+            if share >= FAMILIAR * look.column.usual and (best is None or share > best[0]):
+                best = share, conversion.name
+        if best is not None:
+            return best[1], True
+    if look.shape is None or look.distance <= BEYOND * look.shape.limit:
+        return None
+    distance, name = min((look.shape.distance(undo(c, look.quantiles)), c.name) for c in CONVERSIONS)
+    if distance <= look.shape.limit and distance <= CLOSER * look.distance:
+        return name, False
+    return None
