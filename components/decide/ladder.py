@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from components.core.digests import json_digest
 from components.core.evidence import DriftTest, Evidence
+from components.core.ledger.decisions import Rung
 from components.core.ledger.proposals import Proposal, Proposed
 from components.core.sections import Monitor
 
@@ -19,7 +20,7 @@ class Finding(NamedTuple):
     """Where the ladder ends."""
 
     decision: Proposed
-    rung: str
+    rung: Rung
     reasons: list[str]
 
 

@@ -15,6 +15,10 @@ from components.core.ledger.schema import attempts, decisions, requests
 from components.core.ledger.suppression import RequestState
 
 
+Rung = Literal["data", "rows", "performance", "drift", "schedule", "evidently", "report", "attempts"]
+"""Where the ladder ended; `attempts`: at a request whose three attempts failed."""
+
+
 class Decision(BaseModel):
     """One decision with the request and the run that followed it."""
 
@@ -28,7 +32,7 @@ class Decision(BaseModel):
     version: int
     """Of the model that was watched, in the model registry."""
     decision: Literal["retrain", "hold", "alert", "report", "insufficient"]
-    rung: str
+    rung: Rung
     reasons: list[str]
     suppressed_by: str
     """Why a justified retraining waits, and until when; empty unless it is on hold."""

@@ -18,7 +18,7 @@ from components.core.errors import ConfigError
 from components.core.evidence import Evidence
 from components.core.ledger.attempts import lock_model
 from components.core.ledger.connections import insert_if_absent, writing
-from components.core.ledger.decisions import Decision, find_decision
+from components.core.ledger.decisions import Decision, Rung, find_decision
 from components.core.ledger.holds import find_hold
 from components.core.ledger.schema import champions, decisions, requests
 from components.core.ledger.suppression import Limits, PastRequest, Standing, suppressions
@@ -33,8 +33,7 @@ class Proposal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decision: Proposed
-    rung: str
-    """The step of the ladder that it ended at."""
+    rung: Rung
     reasons: list[str]
     policy: str
     policy_digest: str

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -123,6 +124,38 @@ def test_a_failed_migration_leaves_nothing(ledger_url: str) -> None:
     with pytest.raises(LedgerError if database.dialect.name == "sqlite" else sa.exc.ProgrammingError):
         migrate(ledger_url)
     assert sa.inspect(database).get_table_names() == ["bentos"]
+
+
+def test_a_ledger_of_the_first_revision_is_upgraded_and_keeps_its_rows(ledger_url: str) -> None:
+    database = connections.create_engine(ledger_url)
+    if database.dialect.name == "sqlite":
+        Path(database.url.database or "").parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", str(Path(components.core.ledger.__path__[0]) / "migrations"))
+    with connections.writing(database) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with pytest.raises(LedgerError, match="driftline ledger migrate"):
+        open_ledger(ledger_url)
+    now = datetime.now(UTC)
+    run = {"id": "run-1", "pipeline": "training", "use_case": "flights", "claimant": "run-1", "reason": ""}
+    champion = {"model": "flights", "version": 1, "model_digest": "m", "bento_digest": "b", "bento_uri": "u"}
+    champion |= {"run_id": "run-1", "verdict_digest": "v", "promoted_at": now, "mirrored": True, "revision": 1}
+    line = {"model": "flights", "version": 1, "outcome": "promoted", "run_id": "run-1", "verdict_digest": "v"}
+    rows = {
+        "runs": run | {"state": "succeeded", "failed_step": "", "as_of": now, "started_at": now, "finished_at": now},
+        "champions": champion,
+        "promotions": line | {"id": 1, "previous_version": None, "at": now},
+        "bentos": {"release": "r", "digest": "b", "uri": "u", "recorded_at": now},
+    }
+    with connections.writing(database) as connection:
+        for table, row in rows.items():
+            connection.execute(sa.insert(metadata.tables[table]).values(**row))
+    assert migrate(ledger_url) == REVISION
+    with connections.reading(open_ledger(ledger_url)) as connection:
+        for table, row in rows.items():
+            assert dict(connection.execute(sa.select(metadata.tables[table])).mappings().one()) == row
+        assert connection.execute(sa.select(metadata.tables["decisions"])).all() == []
 
 
 def test_another_tools_migrations_in_the_same_database_stay(ledger_url: str) -> None:
