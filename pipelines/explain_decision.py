@@ -1,6 +1,5 @@
 """Explaining a decision from its row in the ledger."""
 
-from components.core.bootstrap import Interval
 from components.core.evidence import DriftTest, Performance
 from components.core.ledger.decisions import Decision
 
@@ -40,16 +39,7 @@ def render(decision: Decision) -> str:
 
 def _performance(found: Performance) -> str:
     mark = {True: "✘", False: "✔", None: "?"}[found.fell]
-    window, champion = _interval(found.window), _interval(found.champion)
-    return f"{mark} {found.metric} {window}, the champion's own {champion}: {found.message}"
-
-
-def _interval(found: Interval) -> str:
-    if found.estimate is None:
-        return "not defined"
-    if found.low is None or found.high is None:
-        return f"{found.estimate:.3f}"
-    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{mark} {found.message}"
 
 
 def _drift(test: DriftTest) -> str:

@@ -34,10 +34,25 @@ def command(identity: str, traceback: bool, as_json: bool) -> int:
         click.echo(json.dumps(explanation, indent=2))
     else:
         click.echo(render(explanation))
+        for line in _cause(settings, identity):
+            click.echo(line)
         failed = record.failed_step
         if traceback and failed and failed.failure:
             click.echo(failed.failure.traceback)
     return 0
+
+
+def _cause(settings: Settings, run_id: str) -> list[str]:
+    """Tell which decision started a run; nothing for a run that a person started."""
+    from components.core.ledger.engine import open_ledger
+    from components.core.ledger.requests import read_attempt, read_request
+
+    ledger = open_ledger(settings.ledger_url)
+    attempt = read_attempt(ledger, run_id)
+    request = read_request(ledger, attempt.request_id) if attempt else None
+    if attempt is None or request is None:
+        return []
+    return [f"attempt {attempt.attempt} of a retraining; why it was started: driftline why {request.decision_id[:10]}"]
 
 
 def _why_decision(settings: Settings, identity: str, *, as_json: bool) -> int:
