@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.inference_columns import encode_columns
@@ -45,6 +45,7 @@ rides = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(rides, min_size=1, max_size=20),
     route=st.sampled_from([BATCH_SCORING, READY]),

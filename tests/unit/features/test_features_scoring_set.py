@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError, DataError, FeatureError
@@ -141,6 +142,7 @@ def test_whole_days() -> None:
             whole_days(first, last, as_of=noon)
 
 
+@examples(deadline=None)
 @given(
     as_of=st.datetimes(datetime(2000, 1, 2), datetime(2030, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     back=st.integers(0, 400),

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from components.core.bundle import Column, Encoding
@@ -274,6 +275,7 @@ texts = st.none() | st.sampled_from(["AA", "B6", "ZZ", ""])
 numbers = st.none() | st.floats(width=32)
 
 
+@examples(deadline=None)
 @given(rows=st.lists(st.tuples(texts, numbers, st.none() | st.integers(0, 3)), max_size=30))
 def test_columns_are_encoded_as_serving_encodes_rows(rows: list[tuple[Any, Any, Any]]) -> None:
     columns = [
