@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.errors import DataError
@@ -25,6 +25,7 @@ def bin_of(column: ColumnProfile, value: float | str | None) -> int:
     return column.levels.index(value) if value in column.levels else len(column.levels)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from components.core.bundle import load_predictor, read_card, read_encoding
@@ -135,6 +136,7 @@ def test_a_column_without_values_is_all_null(kind: str, arrow: pa.DataType) -> N
     assert found.assign(new).tolist() == [0]
 
 
+@limits(deadline=None)
 @given(NUMBERS)
 def test_edges_ascend_enclose_all_values_and_separate_what_differs(values: list[float | None]) -> None:
     numbers = np.array([v for v in values if v is not None], dtype=np.float64)
@@ -152,6 +154,7 @@ def test_edges_ascend_enclose_all_values_and_separate_what_differs(values: list[
         assert counts[:-1].max() <= numbers.size / QUANTILE_BINS + heaviest + 1
 
 
+@limits(deadline=None)
 @given(st.lists(st.sampled_from([None, *"abcdefgh"]), min_size=1, max_size=60))
 def test_levels_are_counted_and_new_ones_told_apart(values: list[str | None]) -> None:
     found = column(values, "category", pa.string())
