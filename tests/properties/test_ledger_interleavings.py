@@ -1,4 +1,4 @@
-"""Promotions by two actors, interleaved at every statement and commit on real connections.
+"""Promotions and retrainings by two actors, interleaved at every statement and commit on real connections.
 
 A scheduler stops each actor before each statement and each commit and lets one of them go on, by a seeded choice. An
 actor that waits for the other's lock inside the database is noticed by its silence and left alone until it comes back.
@@ -8,16 +8,23 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
 
+from components.core.errors import LedgerError
+from components.core.evidence import Evidence, Window
+from components.core.ledger.attempts import attempt_id
 from components.core.ledger.champions import Candidate, list_promotions, promote, read_champion
 from components.core.ledger.connections import reading
-from components.core.ledger.runs import claim_run, read_run
+from components.core.ledger.decisions import list_decisions
+from components.core.ledger.proposals import Proposal, decide_once
+from components.core.ledger.requests import expire_leases, fail_attempt, next_dispatch, open_requests, read_request
+from components.core.ledger.runs import claim_run, finish_run, list_runs, read_run
 from components.core.ledger.schema import champions
+from components.core.ledger.suppression import Limits
 from components.core.settings import Settings
 from components.core.tracking import champion_alias, register_version, set_champion_alias, start_run
 from components.promote.mirror import mirror_champion
@@ -212,6 +219,101 @@ def test_the_interleavings_find_a_promotion_that_compares_by_itself(ledger: sa.E
         if any("compared with" in problem for problem in violations(ledger, model, log)):
             return
     pytest.fail("100 interleavings found nothing wrong")
+
+
+# -- a drift that two monitors see and two dispatchers carry out
+
+AS_OF = datetime(2013, 5, 15, tzinfo=UTC)
+LIMITS = Limits(cooldown=timedelta(hours=48), max_per_week=1, lease=timedelta(minutes=120))
+
+
+def drift(model: str, week: int) -> Proposal:
+    """Propose to retrain; two weeks are seen at one instant."""
+    first = AS_OF - timedelta(days=9 + 7 * week)
+    evidence = Evidence(
+        use_case=model,
+        window=Window(first=first, last=first + timedelta(days=7)),
+        as_of=AS_OF,
+        version=1,
+        model="7",
+        rows=900,
+        labelled_rows=900,
+        sanity=[],
+    )
+    return Proposal(
+        decision="retrain", rung="drift", reasons=["r"], policy="ladder", policy_digest="5", evidence=evidence
+    )
+
+
+def close_the_loop(ledger: sa.Engine, model: str, actor: int, choices: random.Random) -> list[str]:
+    """Decide, then do what a dispatcher or a run might do, in any order; return what was promoted."""
+    promoted = []
+    same_claimant = choices.random() < 0.5
+    for _ in range(2):
+        decide_once(ledger, drift(model, choices.choice([0, 0, 1])), LIMITS, datetime.now(UTC))
+        for request in open_requests(ledger, model):
+            now = datetime.now(UTC)
+            next_dispatch(ledger, request.id, now=now)
+            claimant = "both" if same_claimant else f"actor {actor}"
+            claimed = claim_run(ledger, request.run_id, claimant, "training", model)
+            end = choices.choice(["promote", "promote", "refuse", "fail", "give up", "expire"])
+            if end == "give up":
+                fail_attempt(ledger, request.run_id, "gone")
+            elif end == "expire":
+                expire_leases(ledger, now + timedelta(hours=3), model)
+            elif claimed and end == "promote":
+                expected = champion_version(ledger, model)
+                try:
+                    outcome = promote(ledger, candidate(model, request.run_id, 10 * request.attempt), expected)
+                except LedgerError:
+                    continue  # the other actor has given it up
+                promoted += [request.run_id] if outcome == "promoted" else []
+            elif claimed:
+                finish_run(ledger, request.run_id, "refused" if end == "refuse" else "failed", reason=end)
+    return promoted
+
+
+def loop_violations(ledger: sa.Engine, model: str, promoted: list[str]) -> list[str]:
+    """Return every rule that the ledger breaks after two actors closed the loop."""
+    decisions = list_decisions(ledger, model)
+    asked = [d.request for d in decisions if d.decision == "retrain"]
+    found = [] if len(asked) == 1 else [f"{len(asked)} requests for one drift"]
+    request = read_request(ledger, str(asked[0]))
+    if request is None:
+        return [*found, "a decision without its request"]
+    runs = {run.id: run for run in list_runs(ledger, use_case=model, limit=100)}
+    attempts = [attempt_id(request.id, number) for number in (1, 2, 3)]
+    if not set(runs) <= set(attempts[: request.attempt]):
+        found.append(f"runs {sorted(runs)} of a request with {request.attempt} attempts")
+    running = [run.id for run in runs.values() if run.state == "running"]
+    if running != ([request.run_id] if request.state == "claimed" else []):
+        found.append(f"{running} run while the request is {request.state}")
+    champion = read_champion(ledger, model)
+    history = [line.run_id for line in list_promotions(ledger, model) if line.outcome == "promoted"]
+    if history != ([champion.run_id] if champion else []) or set(promoted) != set(history):
+        found.append(f"promoted {history}, told {promoted}, champion {champion}")
+    if (request.outcome == "promoted") != bool(history):
+        found.append(f"the request says {request.outcome!r} after {history}")
+    alerts = [d for d in decisions if d.decision == "alert"]
+    if len(alerts) != (request.state == "failed"):
+        found.append(f"{len(alerts)} alerts of a request that is {request.state}")
+    return found
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_no_interleaving_starts_a_second_retraining(ledger: sa.Engine, count: int) -> None:
+    ends: list[str] = []
+    for seed in range(count):
+        model, promoted = f"loop_{seed}", list[str]()
+
+        def act(actor: int, model: str = model, promoted: list[str] = promoted, seed: int = seed) -> None:
+            promoted += close_the_loop(ledger, model, actor, random.Random(2 * seed + actor))  # noqa: S311
+
+        Interleaving(seed).run(lambda: act(0), lambda: act(1))
+        assert loop_violations(ledger, model, promoted) == [], f"seed {seed}"
+        (request,) = [d for d in list_decisions(ledger, model) if d.decision == "retrain"]
+        ends.append(request.outcome or "open")
+    assert len({end.split(":")[0] for end in ends}) >= 2
 
 
 # -- MLflow's alias beside the ledger
