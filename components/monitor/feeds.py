@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,13 @@ from components.monitor.history import History
 
 NULL_MARGIN = 0.2
 """A period has too many nulls when their share is this much above that of every period it is compared with."""
-FROZEN_PART = 1 / 3
-"""A period is frozen when it has at most this part of the fewest distinct values of those it is compared with."""
+GAPPY_SHARE = 0.1
+GONE_SHARE = 0.95
+"""A column that had gaps before, in more than `GAPPY_SHARE` of some period, must be gone altogether."""
+FROZEN_PART = 0.35
+"""A column is frozen when it takes at most this part of the fewest distinct values of the periods compared with."""
+FEED_PART = 0.5
+"""A feed is frozen when at least half of its columns take at most this part."""
 MIN_DISTINCT = 6
 COMPARABLE_ROWS = 0.5
 
@@ -37,7 +43,7 @@ def find_nulls(history: History, inputs: Sequence[Input], stale: Mapping[str, Fl
         share = nulls / np.maximum(1, periods.rows)
 
         def is_burst(period: int, base: Ints, share: Floats = share) -> bool:
-            return bool(share[period] > share[base].max() + NULL_MARGIN)
+            return bool(share[period] > null_limit(float(share[base].max())))
 
         found = _judge(history, is_burst)
         if found:
@@ -50,11 +56,14 @@ def find_nulls(history: History, inputs: Sequence[Input], stale: Mapping[str, Fl
         members = [c.name for c in inputs if c.view == view]
         worst, usual = shares[names[0]]
         is_stale = any(name in stale and stale[name][found].max() > NULL_MARGIN for name in names)
-        if view and len(names) == len(members):
+        if view and len(names) >= max(2, 0.75 * len(members)):
             cause = (
                 "its values are older than their TTL" if is_stale else "it has no value for the keys that were asked"
             )
-            what = f"feed {view} stopped: all of its {len(names)} inputs are missing in up to {worst:.0%} of the rows"
+            what = (
+                f"feed {view} stopped: {len(names)} of its {len(members)} inputs are missing "
+                f"in up to {worst:.0%} of the rows"
+            )
             check: Check = "feeds"
         else:
             cause = (
@@ -70,50 +79,57 @@ def find_nulls(history: History, inputs: Sequence[Input], stale: Mapping[str, Fl
                 tuple(names),
                 tuple(found),
                 f"{what}, at most {usual:.0%} before; probably {cause}",
-                worst,
-                usual + NULL_MARGIN,
+                round(worst, 4),
+                round(null_limit(usual), 4),
             )
         )
     return findings
+
+
+def null_limit(usual: float) -> float:
+    """Return the share of nulls that a period may have when others had at most the usual one."""
+    return max(GONE_SHARE, usual) if usual > GAPPY_SHARE else usual + NULL_MARGIN
 
 
 def find_frozen(history: History, inputs: Sequence[Input]) -> list[Finding]:
-    """Find periods in which features of a view hardly take any value: the feed repeats its last one."""
-    periods = history.periods
-    hits: dict[str, list[int]] = {}
-    counts: dict[str, tuple[int, int]] = {}
-    for column in inputs:
-        if not column.view or column.name not in periods.numbers:
-            continue
-        numbers = periods.numbers[column.name]
-        known = periods.rows - numbers.nulls
-
-        def is_frozen(period: int, base: Ints, distinct: Ints = numbers.distinct, known: Ints = known) -> bool:
-            base = base[known[base] >= COMPARABLE_ROWS * np.median(known[base])]
-            fewest = int(distinct[base].min(initial=0))
-            comparable = known[period] >= COMPARABLE_ROWS * known[base].min(initial=0)
-            return fewest >= MIN_DISTINCT and comparable and 0 < distinct[period] <= FROZEN_PART * fewest
-
-        found = _judge(history, is_frozen)
-        if found:
-            hits[column.name] = found
-            base = history.baseline(found[-1], set(found))
-            counts[column.name] = int(numbers.distinct[found].min()), int(numbers.distinct[base].min())
+    """Find periods in which a feed repeats its last values: hardly any of its features takes as many as before."""
+    views = dict.fromkeys(c.view for c in inputs if c.view)
     findings = []
-    for view, names in _by_view(inputs, hits).items():
-        found = sorted({p for name in names for p in hits[name]})
-        told = ", ".join(f"{n} {counts[n][0]} (at least {counts[n][1]} before)" for n in names)
-        findings.append(
-            Finding(
-                "frozen",
-                tuple(names),
-                tuple(found),
-                f"feed {view} is frozen, distinct values a day: {told}; probably it repeats its last values",
-                {n: counts[n][0] for n in names},
-                {n: f"more than {counts[n][1] * FROZEN_PART:.0f}" for n in names},
+    for view in views:
+        names = [c.name for c in inputs if c.view == view and c.name in history.periods.numbers]
+        parts: dict[int, dict[str, float]] = {}
+
+        def is_frozen(period: int, base: Ints, names: list[str] = names, parts: Any = parts) -> bool:
+            found = {name: part for name in names if (part := _distinct_part(history, name, period, base)) is not None}
+            parts[period] = found
+            return bool(found) and (
+                float(np.median(list(found.values()))) <= FEED_PART or min(found.values()) <= FROZEN_PART
             )
-        )
+
+        hit = _judge(history, is_frozen)
+        if hit:
+            columns = [name for name in names if any(parts[p].get(name, 1.0) <= FEED_PART for p in hit)]
+            worst = {name: min(parts[p].get(name, 1.0) for p in hit) for name in columns}
+            told = ", ".join(f"{name} {part:.0%}" for name, part in worst.items())
+            message = (
+                f"feed {view} is frozen: of the fewest distinct values a day that were seen before, there are only "
+                f"{told}; probably it repeats its last values"
+            )
+            measured = {name: round(part, 2) for name, part in worst.items()}
+            findings.append(Finding("frozen", tuple(columns), tuple(hit), message, measured, f"above {FEED_PART}"))
     return findings
+
+
+def _distinct_part(history: History, name: str, period: int, base: Ints) -> float | None:
+    """Return a period's distinct values as a part of the fewest before; None where the two do not compare."""
+    numbers = history.periods.numbers[name]
+    known = history.periods.rows - numbers.nulls
+    base = base[known[base] >= COMPARABLE_ROWS * np.median(known[base])]
+    fewest = int(numbers.distinct[base].min())
+    comparable = known[period] >= COMPARABLE_ROWS * known[base].min()
+    if fewest < MIN_DISTINCT or not comparable or not known[period]:
+        return None
+    return float(numbers.distinct[period] / fewest)
 
 
 def _judge(history: History, is_broken: Callable[[int, Ints], bool]) -> list[int]:

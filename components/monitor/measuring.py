@@ -10,6 +10,7 @@ from components.core.inference_log import INPUT
 from components.core.profile import ColumnProfile
 from components.core.sections import Evaluate, Monitor, Problem
 from components.monitor.drift import drift_test
+from components.monitor.evidently_report import default_flag
 from components.monitor.performance import judge_performance
 from components.monitor.sanity import check_sanity
 from components.monitor.watched import WatchedModel, WatchedRows, labelled
@@ -50,8 +51,15 @@ def measure_window(
         performance=judge_performance(
             rows.window, model.holdout, evaluate, task=problem.task, min_rows=config.min_rows
         ),
+        evidently=_ask_evidently(model, rows.window, config),
         notes=notes,
     )
+
+
+def _ask_evidently(model: WatchedModel, rows: pa.Table, config: Monitor) -> bool | None:
+    if config.policy != "evidently" or rows.num_rows < config.min_rows:
+        return None
+    return default_flag(model, rows, limit=config.report_rows, seed=config.seed)
 
 
 def _test_drift(columns: Sequence[ColumnProfile], rows: pa.Table, config: Monitor, *, prefix: str) -> DriftTest:

@@ -13,10 +13,13 @@ from components.core.settings import Settings
 from components.core.storage import write_text
 from components.core.tables import read_snapshot
 from components.monitor.calendar import last_window
+from components.monitor.evidently_report import write_report
 from components.monitor.measuring import measure_window
 from components.monitor.page import render_page, sentence
 from components.monitor.watched import load_champion, read_rows
 
+EVIDENTLY = "evidently"
+"""Folder of Evidently's workspace below DRIFTLINE_HOME."""
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +51,8 @@ def watch(
     window = last_window(config.window, instant, timedelta(hours=config.label_delay_hours))
     rows = read_rows(settings, model, problem, taken, window=window, as_of=instant)
     found = measure_window(model, rows, window=window, as_of=instant, problem=problem, config=config, evaluate=evaluate)
-    write_text(report, "<!doctype html><title>Evidently</title>")
+    workspace = settings.home / EVIDENTLY
+    write_report(report, workspace, found, model, rows.window, limit=config.report_rows, seed=config.seed)
     write_text(page, render_page(found, model, rows.window, config))
     # Last: the next step obeys it.
     write_evidence(evidence, found)

@@ -9,7 +9,7 @@ shape must hold for several periods in a row.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from components.monitor.history import History
 from components.monitor.units import CONVERSIONS, key, undo
 
 MIN_VALUES = 20
+MIN_DISTINCT = 5
 STEPPED_SHARE = 0.8
 """A column is stepped when at least this share of a period's values was seen before."""
 STRANGE = 0.5
@@ -30,7 +31,7 @@ CLOSER = 0.35
 """An explanation must bring a shape this much closer, and within the limit."""
 SHAPE_RUN = 3
 ORDERED = 0.99
-"""Share of rows in which one column is the larger, for an order that is worth the name."""
+"""Share of rows in which one column is not the smaller, for an order that is worth the name."""
 SMALLEST_LIMIT = 0.02
 
 
@@ -78,12 +79,14 @@ class _Column:
         known = np.fromiter((k in self.seen for k in keys.tolist()), dtype=bool, count=len(keys))
         return float(counts[known].sum() / counts.sum())
 
-    def order(self, other: "_Column", periods: Sequence[int]) -> float:
-        """Return the share of rows in which this is the larger number minus that in which it is the smaller."""
+    def order(self, other: "_Column", periods: Sequence[int]) -> tuple[float, float]:
+        """Return the share of rows in which this is the larger number, and that in which it is the smaller."""
         parts = [slice(self.bounds[p], self.bounds[p + 1]) for p in periods]
-        signs = np.concatenate([np.sign(self.values[part] - other.values[part]) for part in parts])
-        signs = signs[np.isfinite(signs)]
-        return float(signs.mean()) if len(signs) >= MIN_VALUES else 0.0
+        differences = np.concatenate([self.values[part] - other.values[part] for part in parts])
+        differences = differences[np.isfinite(differences)]
+        if len(differences) < MIN_VALUES:
+            return 0.0, 0.0
+        return float((differences > 0).mean()), float((differences < 0).mean())
 
     def learn(self, period: int) -> None:
         values = self.of(period)
@@ -131,6 +134,12 @@ class _Look:
     shape: _Shape | None
     share: float | None
     distance: float
+
+    def reach(self, other: "_Look") -> float:
+        """Return how far this period's shape is from another column's usual one, in that one's limits."""
+        if other.shape is None or np.isnan(self.quantiles[0]):
+            return 0.0
+        return other.shape.distance(self.quantiles) / other.shape.limit
 
     @property
     def is_stepped(self) -> bool:
@@ -201,52 +210,79 @@ def _look(column: _Column, history: History, period: int) -> _Look:
 
 def _explain(looks: dict[str, _Look]) -> Iterator[tuple[str, str, str, bool]]:
     """Yield column, cause, what, and whether values prove it; two swapped columns explain each other."""
-    swapped: set[str] = set()
-    for a, b in combinations(looks, 2):
-        if a in swapped or b in swapped:
-            continue
-        sure = _is_swap(looks[a], looks[b])
-        if sure is not None:
-            swapped |= {a, b}
-            yield a, "swap", b, sure
-            yield b, "swap", a, sure
-    for name, look in looks.items():
-        if name not in swapped and look.is_strange:
-            found = _find_conversion(look)
-            if found is not None:
-                yield name, "unit", *found
+    units = {n: found for n, look in looks.items() if look.is_strange and (found := _find_conversion(look)) is not None}
+    explained = {name for name, (_, is_sure) in units.items() if is_sure}
+    pairs = [(fit, a, b) for a, b in _suspects(looks) if (fit := _fit_swap(looks[a], looks[b])) is not None]
+    # The surest and closest first: a strange column resembles more than one other.
+    for fit, a, b in sorted(pairs, key=lambda pair: (not pair[0].is_sure, pair[0].distance)):
+        if not explained & {a, b}:
+            explained |= {a, b}
+            units.pop(a, None)
+            units.pop(b, None)
+            yield a, "swap", b, fit.is_sure
+            yield b, "swap", a, fit.is_sure
+    for name, (conversion, is_sure) in units.items():
+        yield name, "unit", conversion, is_sure
 
 
-def _is_swap(a: _Look, b: _Look) -> bool | None:
-    """Return whether values prove a swap; None: it is none."""
-    if a.shape is None or b.shape is None or np.isnan(a.quantiles[0]) or np.isnan(b.quantiles[0]):
-        return None
-    as_other = b.shape.distance(a.quantiles), a.shape.distance(b.quantiles)
-    if sum(as_other) >= a.distance + b.distance:
-        return None
-    if _is_turned(a, b):
-        return True
-    if not (a.is_strange and b.is_strange):
-        return None
-    if a.has_strange_values and b.has_strange_values:
-        shares = b.column.share_seen(a.values), a.column.share_seen(b.values)
-        enough = FAMILIAR * b.column.usual, FAMILIAR * a.column.usual
-        if all(s is not None and s >= e for s, e in zip(shares, enough, strict=True)):
-            return True
-    within = as_other[0] <= b.shape.limit and as_other[1] <= a.shape.limit
-    closer = as_other[0] <= CLOSER * a.distance and as_other[1] <= CLOSER * b.distance
-    return False if within and closer else None
+def _suspects(looks: dict[str, _Look]) -> list[tuple[str, str]]:
+    """Return the pairs of which one is strange, or whose quantiles have all changed their order."""
+    names = list(looks)
+    strange = np.array([look.is_strange for look in looks.values()])
+    now = np.stack([look.quantiles for look in looks.values()])
+    unknown = np.full(now.shape[1], np.nan)
+    centre = np.stack([unknown if look.shape is None else look.shape.centre for look in looks.values()])
+    signs = [np.sign(found[:, None] - found[None]) for found in (centre, now)]
+    turned = (signs[0] * signs[1] < 0).all(axis=-1) & (np.ptp(signs[0], axis=-1) == 0)
+    found = np.triu(turned | strange[:, None] | strange[None], 1)
+    return [(names[i], names[j]) for i, j in np.argwhere(found)]
 
 
-def _is_turned(a: _Look, b: _Look) -> bool:
-    """Return whether one column always was the larger and now always is the smaller, row by row."""
-    if a.shape is None or b.shape is None:
+class _Fit(NamedTuple):
+    is_sure: bool
+    distance: float
+    """Of both columns to each other's usual shape, in limits."""
+
+
+def _fit_swap(a: _Look, b: _Look) -> _Fit | None:
+    """Return how well a swap explains two columns; None: it does not."""
+    strange = a.is_strange or b.is_strange
+    own = a.reach(a), b.reach(b)
+    other = a.reach(b), b.reach(a)
+    if strange and (_values_prove(a, b) or _moved(a, b) or _moved(b, a)):
+        return _Fit(True, sum(other))
+    if max(other) <= BEYOND and a.shape and b.shape and _order_turned(a, b):
+        return _Fit(True, sum(other))
+    fits = strange and max(own) > BEYOND and max(other) <= 1 and sum(other) <= CLOSER * sum(own)
+    return _Fit(False, sum(other)) if fits and all(o <= w for o, w in zip(other, own, strict=True)) else None
+
+
+def _values_prove(a: _Look, b: _Look) -> bool:
+    """Return whether each column's values are new to itself and known to the other."""
+    own = a.share, b.share
+    other = b.column.share_seen(a.values), a.column.share_seen(b.values)
+    usual = b.column.usual, a.column.usual
+    if not all(usual) or None in (*own, *other):
         return False
-    before, now = a.shape.centre - b.shape.centre, a.quantiles - b.quantiles
-    if not ((before > 0).all() and (now < 0).all()) and not ((before < 0).all() and (now > 0).all()):
+    is_known = all(o >= FAMILIAR * u for o, u in zip(other, usual, strict=True))  # type: ignore[operator]
+    return is_known and sum(other) - sum(own) >= STRANGE  # type: ignore[arg-type]
+
+
+def _moved(a: _Look, b: _Look) -> bool:
+    """Return whether the values of a stepped column are found in one without steps, and in itself are not."""
+    if not a.has_strange_values or b.column.usual or a.reach(b) > BEYOND:
         return False
-    was, period = a.column.order(b.column, a.before), a.column.order(b.column, [a.period])
-    return min(abs(was), abs(period)) >= ORDERED and was * period < 0
+    share = a.column.share_seen(b.values)
+    return share is not None and share >= FAMILIAR * a.column.usual
+
+
+def _order_turned(a: _Look, b: _Look) -> bool:
+    """Return whether one column never was the smaller and now never is the larger, row by row."""
+    larger, smaller = a.column.order(b.column, a.before)
+    now_larger, now_smaller = a.column.order(b.column, [a.period])
+    if larger < smaller:
+        larger, smaller, now_larger, now_smaller = smaller, larger, now_smaller, now_larger
+    return larger >= 1 - STRANGE and now_smaller >= 1 - STRANGE and max(smaller, now_larger) <= 1 - ORDERED
 
 
 def _find_conversion(look: _Look) -> tuple[str, bool] | None:
@@ -258,7 +294,8 @@ def _find_conversion(look: _Look) -> tuple[str, bool] | None:
             if share >= FAMILIAR * look.column.usual and (best is None or share > best[0]):
                 best = share, conversion.name
         if best is not None:
-            return best[1], True
+            # One value finds a likeness in some unit by chance.
+            return best[1], len(np.unique(look.values)) >= MIN_DISTINCT
     if look.shape is None or look.distance <= BEYOND * look.shape.limit:
         return None
     distance, name = min((look.shape.distance(undo(c, look.quantiles)), c.name) for c in CONVERSIONS)
