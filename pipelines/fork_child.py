@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import logging
 import os
 import random
@@ -11,6 +12,8 @@ import sys
 import threading
 import types
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -28,10 +31,11 @@ class Task:
     streams: list[int]
 
 
-def run_task(task: Task, *, inherited: dict[str, str]) -> NoReturn:
+def run_task(task: Task, *, inherited: dict[str, str], report: Callable[[int], None]) -> NoReturn:
     """Run a task in this forked process and end it as the interpreter would; never returns.
 
-    `inherited` is the environment that the server itself was given: what its imports added to it stays.
+    `inherited` is the environment that the server itself was given: what its imports added to it stays. `report` tells
+    the client the wait status at once: the server may be busy importing.
     """
     code = 1
     try:
@@ -39,11 +43,13 @@ def run_task(task: Task, *, inherited: dict[str, str]) -> NoReturn:
         code = run_module(task.words[1:])
         threading._shutdown()  # type: ignore[attr-defined]  # joins what a step left running, as at any exit
         atexit._run_exitfuncs()
-        gc.collect()
+        flush_files()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(flush(code))
+        code = flush(code)
+        report(code << 8)
+        os._exit(code)
 
 
 def take_over(task: Task, inherited: dict[str, str]) -> None:
@@ -67,7 +73,7 @@ def forget_exit_handlers() -> None:
     atexit._clear()
     atexit.register(logging.shutdown)
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
-    atexit.register(weakref.finalize._exitfunc)  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     if util := sys.modules.get("multiprocessing.util"):
         util._finalizer_registry.clear()
         util._run_after_forkers()
@@ -94,14 +100,17 @@ def run_module(words: list[str]) -> int:
     """Run `python -m WORDS` in this process and return its exit code; a traceback starts where Python's would."""
     sys.argv = ["-m", *words[1:]]
     sys.orig_argv = [sys.executable, "-m", *words]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    main = types.ModuleType("__main__")
+    main.__annotations__ = {}
+    sys.modules["__main__"] = main
     try:
         runpy._run_module_as_main(words[0])  # type: ignore[attr-defined]
     except SystemExit as leaving:
         return exit_code(leaving.code)
     except BaseException as problem:
-        frames = problem.__traceback__
-        sys.excepthook(type(problem), problem, frames.tb_next if frames else None)
+        traceback = problem.__traceback__
+        problem.__traceback__ = traceback and traceback.tb_next  # without this very frame
+        sys.excepthook(type(problem), problem, problem.__traceback__)
         if isinstance(problem, KeyboardInterrupt):
             flush(0)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -118,6 +127,14 @@ def exit_code(value: object) -> int:
         return value & 0xFF
     print(value, file=sys.stderr)  # noqa: T201 - what the interpreter does
     return 1
+
+
+def flush_files() -> None:
+    """Flush the files that the task left open, as the interpreter does when it takes itself down."""
+    for thing in gc.get_objects():
+        if type(thing) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            with suppress(OSError, ValueError):
+                thing.flush()
 
 
 def flush(code: int) -> int:

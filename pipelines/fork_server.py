@@ -4,8 +4,8 @@
 
 One thread, no pools: a child of `fork` has only the thread that forked, and a lock that another one held stays locked
 for ever. While nothing is asked, the next module is imported, in the order in which steps need them. The server ends
-with its standard input: a line there is a farewell; silence means that the worker died, and then its whole process
-group is ended.
+with its standard input: a line there is a farewell; silence means that the worker died, and then the whole process
+group that it led is ended.
 """
 
 import ctypes
@@ -20,6 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from components.core.settings import silence_libraries
@@ -29,8 +30,8 @@ from pipelines.preload import PRELOAD
 
 # Libraries start threads when they are imported unless they are told not to; a child gets its BLAS threads back.
 THREADLESS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# The shell between KFP and the client sets these.
-SHELL = {"PWD", "OLDPWD", "SHLVL", "_", "_KFP_RUNTIME"}
+# The shell between KFP and the client sets these, and readline the last two, behind Python's back.
+SHELL = {"PWD", "OLDPWD", "SHLVL", "_", "_KFP_RUNTIME", "COLUMNS", "LINES"}
 PR_SET_PDEATHSIG = 1
 
 
@@ -38,6 +39,7 @@ class Server:
     """The state of one server: what it was given, what it has still to import, who waits for which child."""
 
     def __init__(self, listener: socket.socket, steps: list[str]) -> None:
+        self.worker = os.getppid()
         self.inherited = dict(os.environ)
         self.folder = Path.cwd()
         self.pending = deque(dict.fromkeys(module for step in steps for module in PRELOAD[step]))
@@ -45,7 +47,6 @@ class Server:
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
         self.selector.register(sys.stdin, selectors.EVENT_READ, self.end)
         self.listener = listener
-        self.children: dict[int, tuple[int, socket.socket]] = {}
         self.ended = False
 
     def run(self) -> None:
@@ -59,8 +60,8 @@ class Server:
 
     def end(self) -> None:
         """Leave the loop; without a farewell the worker is dead, so nothing of its group may stay."""
-        if not os.read(sys.stdin.fileno(), 1):
-            os.killpg(os.getpgrp(), signal.SIGKILL)
+        if not os.read(sys.stdin.fileno(), 1) and os.getpgrp() == self.worker:
+            os.killpg(self.worker, signal.SIGKILL)
         self.ended = True
 
     def accept(self) -> None:
@@ -68,19 +69,22 @@ class Server:
         connection, _ = self.listener.accept()
         try:
             task = receive(connection)
-            step = requested_step(task.words)
-            while needed := [module for module in PRELOAD.get(step, ()) if module in self.pending]:
-                self.pending.remove(needed[0])
-                load(needed[0])
-            reason = self.objection(task)
-            if reason:
-                connection.sendall(f"declined {reason}\n".encode())
-                connection.close()
-            else:
-                self.fork(task, connection)
         except (OSError, ValueError, EOFError):
-            # The client is gone or talks nonsense; it executes its task itself or is dead.
+            connection.close()  # the client died half-way
+            return
+        step = requested_step(task.words)
+        for module in [module for module in PRELOAD.get(step, ()) if module in self.pending]:
+            self.pending.remove(module)
+            load(module)
+        reason = self.objection(task)
+        if reason:
+            with suppress(OSError):
+                connection.sendall(f"declined {reason}\n".encode())
             connection.close()
+        else:
+            self.fork(task, connection)
+        for stream in task.streams:
+            os.close(stream)
 
     def objection(self, task: Task) -> str:
         """Return why a child of this process would not be what a fresh process is, or ''."""
@@ -107,34 +111,35 @@ class Server:
                 if key.fileobj is not sys.stdin:
                     os.close(key.fd)
             self.selector.close()
-            connection.close()
-            run_task(task, inherited={**self.inherited, **THREADLESS, "_KFP_RUNTIME": "true"})
-        for stream in task.streams:
-            os.close(stream)
-        watch = os.pidfd_open(pid)
-        self.children[pid] = (watch, connection)
-        self.selector.register(watch, selectors.EVENT_READ, lambda: self.reap(pid))
-        self.selector.register(connection, selectors.EVENT_READ, lambda: self.abandon(pid))
-        with suppress(OSError):
             connection.sendall(b"forked\n")
+            inherited = {**self.inherited, **THREADLESS, "_KFP_RUNTIME": "true"}
+            run_task(task, inherited=inherited, report=partial(report, connection))
+        watch = os.pidfd_open(pid)
+        self.selector.register(watch, selectors.EVENT_READ, lambda: self.reap(pid, watch, connection))
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self.abandon(watch, connection))
 
-    def abandon(self, pid: int) -> None:
+    def abandon(self, watch: int, connection: socket.socket) -> None:
         """Kill the child whose client is gone."""
-        watch, connection = self.children[pid]
-        self.selector.unregister(connection)
-        signal.pidfd_send_signal(watch, signal.SIGKILL)
+        if connection.fileno() >= 0:
+            self.selector.unregister(connection)
+            connection.close()
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
 
-    def reap(self, pid: int) -> None:
-        """Tell a client how its child ended."""
-        watch, connection = self.children.pop(pid)
+    def reap(self, pid: int, watch: int, connection: socket.socket) -> None:
+        """Tell a client how its child ended; only a child that was killed has not done so itself."""
         _, status = os.waitpid(pid, 0)
         self.selector.unregister(watch)
         os.close(watch)
-        with suppress(KeyError):
+        if connection.fileno() >= 0:
             self.selector.unregister(connection)
-        with suppress(OSError):
-            connection.sendall(f"{status}\n".encode())
-        connection.close()
+            report(connection, status)
+            connection.close()
+
+
+def report(connection: socket.socket, status: int) -> None:
+    """Send a wait status to a client."""
+    with suppress(OSError):
+        connection.sendall(f"{status}\n".encode())
 
 
 def receive(connection: socket.socket) -> Task:
@@ -160,7 +165,7 @@ def receive(connection: socket.socket) -> Task:
 
 def load(module: str) -> None:
     """Import a module; one that fails here fails again, and says so, in the step that needs it."""
-    with silent_streams(), suppress(Exception):
+    with silent_streams(), suppress(Exception, SystemExit):
         importlib.import_module(module)
 
 
