@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from components.core.bundle import Column, Encoding
 from components.core.errors import DataError, PackagingFailed
-from components.core.inference_log import METADATA, Origin, log_schema, read_predictions
+from components.core.inference_log import METADATA, Origin, create_part, log_schema, read_predictions
 from components.core.serving import read_spec
 from components.core.settings import Settings
 from components.core.training_set import ROWS, read_manifest, write_manifest
@@ -133,7 +133,7 @@ from components.score.score import score
 settings = Settings.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-score(settings, "rides", scoring_set=Path(sys.argv[2]), output=Path(sys.argv[3]))
+print(score(settings, "rides", scoring_set=Path(sys.argv[2]), output=Path(sys.argv[3])).days_scored)
 """
 
 
@@ -146,9 +146,9 @@ def start_scoring(settings: Settings, folder: Path, output: Path) -> "subprocess
     return process
 
 
-def end(process: "subprocess.Popen[str]") -> int:
-    process.communicate(timeout=60)
-    return process.returncode
+def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    out, _ = process.communicate(timeout=120)
+    return process.returncode, out
 
 
 def go(process: "subprocess.Popen[str]") -> None:
@@ -170,7 +170,7 @@ def test_a_killed_scoring_is_completed_by_the_next(
     while len(list(settings.predictions.glob("*/*/batch-00000000.parquet"))) < after and process.poll() is None:
         time.sleep(0.0002)
     process.send_signal(signal.SIGKILL)
-    assert end(process) in (0, -signal.SIGKILL)
+    assert end(process)[0] in (0, -signal.SIGKILL)
     present = list(settings.predictions.glob("*/*/[!.]*"))
     assert all(pq.read_table(path).num_rows == 4 for path in present)
     made = score(settings, "rides", scoring_set=folder, output=tmp_path / "out")
@@ -194,7 +194,10 @@ def test_two_scorings_at_once_answer_each_day_once(
     processes = [start_scoring(place, folder, tmp_path / f"out{n}") for n, place in enumerate(places)]
     for process in processes:
         go(process)
-    assert [end(process) for process in processes] == [0, 0]
+    ended = [end(process) for process in processes]
+    assert [code for code, _ in ended] == [0, 0]
+    # Each day was made by one of them, also where both found it missing.
+    assert sum(int(days) for _, days in ended) == 80
     files = [p for p in settings.predictions.rglob("*") if p.is_file()]
     assert len(files) == 80
     versions = {path: set(pq.read_table(path)["model_version"].to_pylist()) for path in files}
@@ -203,6 +206,23 @@ def test_two_scorings_at_once_answer_each_day_once(
     assert outputs[0].num_rows == 240
     # What a run hands on is what the log says, also for the days that the other one wrote.
     assert outputs[0].equals(outputs[1])
+
+
+def test_a_day_that_appears_before_its_file_is_made_is_kept(
+    settings: Settings, crown: Crown, scoring_set: Write, tmp_path: Path
+) -> None:
+    """Two runs found the day missing; what the slower one writes is dropped."""
+    crown(settings, 1)
+    score(settings, "rides", scoring_set=scoring_set(), output=tmp_path / "out")
+    before = log_files(settings)
+    table = read_predictions(settings.predictions, "rides", START, START + DAY)
+    other = table.set_column(table.column_names.index("prediction"), "prediction", pc.add(table["prediction"], 1.0))
+    origin = Origin(writer="batch", sequence=0, written=20, dropped=0)
+    assert not create_part(settings.predictions, "rides", "2013-04-01", other, origin)
+    assert create_part(settings.predictions, "rides", "2013-05-01", other, origin)
+    after = log_files(settings)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
 
 
 def test_what_cannot_be_scored_is_refused_and_nothing_is_logged(
