@@ -1,4 +1,7 @@
-"""Claiming a run: of all Workflows that were started for one run, one executes it."""
+"""Claiming a run: of all Workflows that were started for one run, one executes it.
+
+The run of a retraining request is executed only while the request waits for it.
+"""
 
 import logging
 
@@ -16,7 +19,6 @@ def claim(settings: Settings, pipeline: str, use_case: str) -> bool:
     """
     claimant = settings.workflow or settings.run_key
     claimed = claim_run(open_ledger(settings.ledger_url), settings.run_key, claimant, pipeline, use_case)
-    log.info(
-        "run %s: %s %s", settings.run_key, claimant, "executes it" if claimed else "leaves it to the first claimant"
-    )
+    left = "leaves it: another one has it, or its request no longer waits for it"
+    log.info("run %s: %s %s", settings.run_key, claimant, "executes it" if claimed else left)
     return claimed

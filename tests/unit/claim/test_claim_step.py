@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import sqlalchemy as sa
 from components.claim.claim import claim
 from components.claim.component import claim as claim_step
 from components.core.errors import LedgerError
+from components.core.evidence import Evidence, Window
 from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.proposals import Proposal, decide_once
+from components.core.ledger.requests import fail_attempt, next_dispatch
 from components.core.ledger.runs import list_runs, read_run
+from components.core.ledger.suppression import Limits
 from components.core.settings import Settings
 
 FORK = multiprocessing.get_context("fork")
@@ -60,6 +65,26 @@ def test_the_component_returns_one_bool(run: Settings, monkeypatch: pytest.Monke
     assert claim_step.python_func(pipeline="training", use_case="flights") is True
     monkeypatch.setenv("DRIFTLINE_WORKFLOW", "training-xyz")
     assert claim_step.python_func(pipeline="training", use_case="flights") is False
+
+
+def test_a_run_that_its_request_no_longer_waits_for_ends_quietly(run: Settings) -> None:
+    ledger = open_ledger(run.ledger_url)
+    as_of = datetime(2013, 5, 15, tzinfo=UTC)
+    window = Window(first=as_of - timedelta(days=9), last=as_of - timedelta(days=2))
+    measured: dict[str, Any] = {"as_of": as_of, "version": 1, "model": "7", "rows": 900, "labelled_rows": 900}
+    evidence = Evidence(use_case="flights", window=window, **measured, sanity=[])
+    proposal = Proposal(
+        decision="retrain", rung="drift", reasons=["r"], policy="ladder", policy_digest="5", evidence=evidence
+    )
+    limits = Limits(cooldown=timedelta(hours=48), max_per_week=1, lease=timedelta(hours=2))
+    request_id = str(decide_once(ledger, proposal, limits, datetime.now(UTC)).request)
+    attempt = next_dispatch(ledger, request_id, now=datetime.now(UTC))
+    assert attempt is not None
+    mine = run.model_copy(update={"run_key": attempt.run_id})
+    assert claim(workflow(mine, "training-abc"), "training", "flights")
+    assert not claim(workflow(mine, "training-xyz"), "training", "flights")
+    assert fail_attempt(ledger, attempt.run_id, "its process is gone")
+    assert claim(workflow(mine, "training-abc"), "training", "flights") is False
 
 
 def claim_and_die(settings: Settings, at: int) -> int:

@@ -160,8 +160,10 @@ def test_three_attempts_then_an_alert(ledger: sa.Engine, request_id: str, how: s
             assert expire_leases(ledger, now() + timedelta(hours=3)) == [attempt.run_id]
         else:
             finish_run(ledger, attempt.run_id, "failed" if how == "failed run" else "superseded", reason=f"no {number}")
-        run = read_run(ledger, attempt.run_id)
+        run, ended = read_run(ledger, attempt.run_id), read_attempt(ledger, attempt.run_id)
         assert run is not None
+        assert ended is not None
+        assert ended.state == {"failed run": "failed", "given up": "failed"}.get(how, how)
         assert run.state == ("superseded" if how == "superseded" else "failed")
     request = look(ledger, request_id)
     assert (request.state, request.outcome, request.attempt) == ("failed", "failed", 3)

@@ -131,15 +131,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def approve() -> Callable[[Settings, int, int | None], Approved]:
+def approve() -> Callable[..., Approved]:
     """Return a function that brings a version to the step `promote`: (settings, version, champion compared with)."""
     return approve_version
 
 
-def approve_version(settings: Settings, version: int, champion: int | None) -> Approved:
+def approve_version(settings: Settings, version: int, champion: int | None, run_key: str = "") -> Approved:
     """Claim the run of a version, keep and record its archive, and let the gate approve it."""
     ledger = open_ledger(settings.ledger_url)
-    run_key = f"run-{version}"
+    run_key = run_key or f"run-{version}"
     assert claim_run(ledger, run_key, run_key, "training", CASE)
     folder = settings.home / "outputs" / str(version)
     bento = folder / "bento.tar"
