@@ -273,7 +273,7 @@ class Retrainings(RuleBasedStateMachine):
             assert all(read_attempt(self.ledger, attempt_id(request, n)) for n in range(1, found.attempt))
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_no_sequence_breaks_a_rule(examples: int, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)

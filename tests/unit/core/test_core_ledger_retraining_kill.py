@@ -140,6 +140,10 @@ def check_end(ledger: sa.Engine, model: str, end: End, kills: int) -> None:
         assert (request.outcome, kinds, champion) == ("refused", ["retrain"], None)
         assert list(runs.values()).count("refused") == 1
         assert request.attempt <= 1 + kills
+    elif end == "loses first" and kills == 2 and request.outcome == "failed":
+        # Two claimed runs were killed and one lost the race: that makes three, and somebody is told.
+        states = [runs[run_id] for run_id in attempts]
+        assert (sorted(states), kinds) == (["failed", "failed", "superseded"], ["alert", "retrain"])
     else:
         assert (request.outcome, kinds) == ("promoted", ["retrain"])
         assert champion is not None
