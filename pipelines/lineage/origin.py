@@ -58,8 +58,9 @@ def mlflow_link(subject: Subject, card: ModelCard) -> Link:
         ("driftline.snapshot", card.snapshot, tags.get("driftline.snapshot")),
         ("driftline.code", card.code, tags.get("driftline.code")),
         ("driftline.run", subject.run_id, tags.get("driftline.run")),
-        ("driftline.bento", subject.bento.digest if subject.bento else None, tags.get("driftline.bento")),
     ]
+    if subject.bento:
+        checks.append(("driftline.bento", subject.bento.digest, tags.get("driftline.bento")))
     return _agreed("mlflow", value, checks, "run and tags of the version", tags=tags)
 
 
@@ -76,11 +77,10 @@ def features_link(subject: Subject, card: ModelCard) -> Link:
         shipped = file_digest(served) if served and served.is_file() else None
     except (OSError, ValidationError) as error:
         return broken("features", value, f"the training set cannot be read: {error}")
-    checks: list[Check] = [
-        ("service", card.service, made.service),
-        ("definitions", card.registry, made.registry),
-    ]
+    checks: list[Check] = [("service", card.service, made.service), ("definitions", card.registry, made.registry)]
     if any(column.view for column in made.inputs):
+        if shipped is None:
+            return unverified("features", value, "the registry of the Bento is gone with it")
         checks.append(("registry.pb", registry, shipped))
     return _agreed("features", value, checks, "the served registry is the training set's", registry=registry)
 
