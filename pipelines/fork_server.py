@@ -73,9 +73,10 @@ class Server:
             connection.close()  # the client died half-way
             return
         step = requested_step(task.words)
-        for module in [module for module in PRELOAD.get(step, ()) if module in self.pending]:
-            self.pending.remove(module)
-            load(module)
+        for module in PRELOAD.get(step, ()):
+            if module in self.pending:
+                self.pending.remove(module)
+                load(module)
         reason = self.objection(task)
         if reason:
             with suppress(OSError):

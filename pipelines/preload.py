@@ -23,6 +23,7 @@ PRELOAD: dict[str, tuple[str, ...]] = {
     "train": (*MODELS, "components.train.fit"),
     "evaluate": JUDGING,
     "package": (*FEATURES[:-2], *MODELS, "components.package.packaging"),
+    "monitor": (*ARROW, "scipy.stats", "sklearn.metrics", "evidently", "evidently.presets", "components.monitor.step"),
     "promote": (*TRACKING, "components.promote.promote"),
 }
 

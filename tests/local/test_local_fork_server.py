@@ -28,14 +28,14 @@ class Place:
     """A folder with a fork server, and programs run there both ways."""
 
     def __init__(self, folder: Path, command: str) -> None:
-        self.folder, self.command = folder, command
+        self.folder, self.command, self.step = folder, command, STEP
 
     def words(self, python: str, program: str, *arguments: str) -> list[str]:
         name = f"probe_{abs(hash(program))}"
         path = self.folder / f"{name}.py"
         if not path.exists():
             path.write_text(textwrap.dedent(program))
-        return [python, "-m", name, *arguments, "--function_to_execute", STEP]
+        return [python, "-m", name, *arguments, "--function_to_execute", self.step]
 
     def start(self, program: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
         words = self.words(self.command, program, *arguments)
@@ -368,13 +368,13 @@ def test_all_libraries_of_all_steps_leave_one_thread_and_compute_in_children(tmp
         HistGradientBoostingRegressor(max_iter=20).fit(rows, rows[:, 0])
         torch.nn.Linear(8, 64)(torch.tensor(rows, dtype=torch.float32)).sum().backward()
         onnxruntime.SessionOptions()
-        print(duckdb.sql("select sum(range) from range(5000000)").fetchone(), pc.sum(pa.array(range(100000))))
+        print(duckdb.sql("select sum(range) from range(5000000)").fetchall(), pc.sum(pa.array(range(100000))))
         """
     with forking_in(tmp_path, *PRELOAD) as place:
-        (tmp_path / "x").mkdir()
+        place.step = "package"  # at once, while nothing of it is there
         first, second = place.forked(program), place.forked(program)
         assert first.returncode == second.returncode == 0, first.stderr
-        assert first.stdout == second.stdout == "(12499997500000,) 4999950000\n"
+        assert first.stdout == second.stdout == "[(12499997500000,)] 4999950000\n"
         wait_until(lambda: place.server.cpu_percent(0.5) == 0)
         assert place.server.num_threads() == 1
         third = place.forked("import os; print(len(os.listdir('/proc/self/task')))")
