@@ -1,7 +1,7 @@
 """Categories that the model does not know: renamed, exchanged with another column's, or new."""
 
-from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,32 +62,47 @@ def _share_in(history: History, name: str, levels: set[str]) -> Floats:
 
 
 def _unknown(history: History, name: str, known: set[str]) -> list[Finding]:
+    unknown = _unknown_levels(history, name, known)
+    renamed = {new: found for new in unknown if (found := _renamed_from(history, name, new, known)) is not None}
+    findings = [_as_renamed(name, renamed)] if renamed else []
+    findings += _burst(history, name, known, set(renamed))
+    if findings:
+        return findings
     column = history.periods.categories[name]
-    findings, explained = [], set()
-    for new in _unknown_levels(history, name, known):
-        found = _renamed_from(history, name, new, known)
-        if found is not None:
-            old, periods, now, before = found
-            explained.add(new)
-            message = (
-                f"{name}: {new!r} is unknown to the model and holds {now:.1%} of the rows since {old!r} "
-                f"({before:.1%} before) has vanished; probably {old!r} was renamed"
-            )
-            findings.append(
-                Finding("categories", (name,), periods, message, {new: round(now, 4)}, {old: round(before, 4)})
-            )
-    findings += _burst(history, name, known, explained)
-    rows = column.counts[history.window].sum()
-    told = {level for f in findings for level in (f.measured or {})}
-    for new in _unknown_levels(history, name, known):
-        share = column.counts[history.window, column.levels.index(new)].sum() / max(1, rows)
-        if new not in told and share >= NEW_LEVEL_SHARE and not findings:
-            hit = tuple(p for p in history.judged if column.counts[p, column.levels.index(new)])
+    rows = max(1, column.counts[history.window].sum())
+    for new in unknown:
+        arrivals = column.counts[:, column.levels.index(new)]
+        share = float(arrivals[history.window].sum() / rows)
+        if share >= NEW_LEVEL_SHARE:
+            hit = tuple(p for p in history.judged if arrivals[p])
             message = f"{name}: {new!r} is new, {share:.1%} of the rows; the model treats it as missing"
             findings.append(
-                Finding("categories", (name,), hit, message, round(float(share), 4), NEW_LEVEL_SHARE, is_fatal=False)
+                Finding("categories", (name,), hit, message, round(share, 4), NEW_LEVEL_SHARE, is_fatal=False)
             )
     return findings
+
+
+def _as_renamed(name: str, renamed: dict[str, "Renamed"]) -> Finding:
+    told = [
+        f"{new!r} is unknown to the model and holds {found.now:.1%} of the rows since {found.old!r} "
+        f"({found.before:.1%} before) has vanished"
+        for new, found in renamed.items()
+    ]
+    message = f"{name}: {'; '.join(told)}; probably {', '.join(repr(f.old) for f in renamed.values())} was renamed"
+    periods = tuple(sorted({p for found in renamed.values() for p in found.periods}))
+    measured = {new: round(found.now, 4) for new, found in renamed.items()}
+    return Finding("categories", (name,), periods, message, measured, "levels that the model knows")
+
+
+class Renamed(NamedTuple):
+    """The level that a new one replaced."""
+
+    old: str
+    periods: tuple[int, ...]
+    now: float
+    """Share of the new level."""
+    before: float
+    """Share of the old level."""
 
 
 def _unknown_levels(history: History, name: str, known: set[str]) -> list[str]:
@@ -96,10 +111,8 @@ def _unknown_levels(history: History, name: str, known: set[str]) -> list[str]:
     return [level for level, count in zip(column.levels, counts, strict=True) if count and level not in known]
 
 
-def _renamed_from(
-    history: History, name: str, new: str, known: Sequence[str] | set[str]
-) -> tuple[str, tuple[int, ...], float, float] | None:
-    """Return the level that a new one replaced, in which periods, its share now and that of the old one before."""
+def _renamed_from(history: History, name: str, new: str, known: set[str]) -> Renamed | None:
+    """Return the known level that vanished when a new one came, of about the same share."""
     column = history.periods.categories[name]
     total = np.maximum(1, column.counts.sum(axis=1))
     arrivals = column.counts[:, column.levels.index(new)]
@@ -121,7 +134,7 @@ def _renamed_from(
         ratio = max(now, before) / max(min(now, before), 1e-12)
         if is_gone and ratio <= RENAMED_RATIO and (best is None or ratio < best[0]):
             best = ratio, old, before
-    return None if best is None else (best[1], tuple(hit), now, best[2])
+    return None if best is None else Renamed(best[1], tuple(hit), now, best[2])
 
 
 def _burst(history: History, name: str, known: set[str], explained: set[str]) -> list[Finding]:

@@ -34,13 +34,28 @@ def sentence(found: Evidence) -> str:
     return f"{head}; {'; '.join(parts)}"
 
 
+def headline(found: Evidence) -> str:
+    """Say the same without figures that the page shows below."""
+    if found.broken:
+        return f"The input is broken: {found.broken[0].message}"
+    if found.drift is None:
+        return f"{found.rows:,} predictions are too few to judge"
+    count = sum(c.drifted for c in found.drift.columns)
+    moved = found.prediction_drift is not None and found.prediction_drift.drifted
+    worse = [p.message.partition(":")[0] for p in found.performance if p.fell]
+    unknown = all(p.fell is None for p in found.performance)
+    judged = ", ".join(worse) or ("no label tells how good they were" if unknown else "performance held")
+    predictions = "the predictions did too" if moved else "the predictions did not"
+    return f"{count} of {len(found.drift.columns)} inputs drifted, {predictions}; {judged}"
+
+
 def render_page(found: Evidence, model: WatchedModel, rows: pa.Table, config: Monitor) -> str:
     """Return the HTML page of a window."""
     tone, badge, why = _badge(found)
     notes = "".join(f"<p class='quiet'>{escape(note)}.</p>" for note in found.notes)
     body = (
         f"<header class='{tone}'><p class='over'>{escape(found.use_case)} · version {found.version} in production</p>"
-        f"<p class='badge'>{badge} <small>{why}</small></p><h1>{escape(sentence(found))}</h1>"
+        f"<p class='badge'>{badge} <small>{why}</small></p><h1>{escape(headline(found))}</h1>"
         f"<p class='quiet'>Window {found.window.first:%Y-%m-%d} to {found.window.last:%Y-%m-%d} (UTC, the last day "
         f"not included), judged as of {found.as_of:%Y-%m-%d %H:%M}: {found.rows:,} predictions, "
         f"{found.labelled_rows:,} with a known label.</p>{notes}</header>"

@@ -83,8 +83,9 @@ def judge_metric(
         is_worse = better * (window.estimate - bad_end) < 0
         is_sure = better * (sure_end - champion.estimate) < 0
         fell = is_worse and is_sure
+        changed = "fell" if better > 0 else "rose"
         message = (
-            f"{name} {'fell' if fell else 'held'}: {window.estimate:.3f} [{window.low:.3f}, {window.high:.3f}] on "
+            f"{name} {changed if fell else 'held'}: {window.estimate:.3f} [{window.low:.3f}, {window.high:.3f}] on "
             f"{rows:,} labels, the gate measured {champion.estimate:.3f} [{champion.low:.3f}, {champion.high:.3f}]"
         )
     return Performance(metric=metric, window=window, champion=champion, fell=fell, message=message)

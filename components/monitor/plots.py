@@ -15,7 +15,9 @@ DRIFTED, QUIET, REFERENCE = "#c4561b", "#8fb0df", "#6b7480"
 
 def drift_plot(test: DriftTest) -> str:
     """Draw the distance of every column, the farthest on top; drifted ones in another colour."""
-    shown = test.columns[:MAX_COLUMNS][::-1]
+    # Whatever drifted is shown, however small its distance is beside that of a column that always wanders.
+    chosen = sorted(test.columns, key=lambda c: (not c.drifted, -c.score))[:MAX_COLUMNS]
+    shown = sorted(chosen, key=lambda c: c.score)
 
     def paint(axes: Any) -> None:
         y = np.arange(len(shown))
@@ -57,8 +59,8 @@ def prediction_plot(model: WatchedModel, rows: pa.Table) -> str:
     """Draw the histogram of the window's predictions over that of the reference, in bins of equal width."""
     before = np.asarray(model.reference.column("prediction").to_numpy(), dtype=np.float64)
     now = np.asarray(rows.column("prediction").to_numpy(), dtype=np.float64)
-    both = np.concatenate([before, now])
-    low, high = (float(q) for q in np.quantile(both[np.isfinite(both)], [0.001, 0.999]))
+    before, now = before[np.isfinite(before)], now[np.isfinite(now)]
+    low, high = (float(q) for q in np.quantile(np.concatenate([before, now]), [0.001, 0.999]))
     edges = np.linspace(low, high, 41)
 
     def paint(axes: Any) -> None:

@@ -1,6 +1,5 @@
 """Sanity: whether the input is broken, which is another thing than drifted: nothing may be learned from it."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,20 +37,20 @@ def check_sanity(model: WatchedModel, window: pa.Table, past: pa.Table) -> list[
     `window` and `past` are rows of the inference log. A window is compared with the days before it; where the log has
     too few of them, with the sample of the reference. Each message names column, value, limit and probable cause.
     """
-    inputs = model.spec.inputs
+    faults = _check_schema(model.spec.inputs, window)
+    inputs = [column for column in model.spec.inputs if column.name not in faults]
     history = make_history(
         summarise(model.reference, inputs, prefix="", instant="event_timestamp"),
         summarise(past, inputs, prefix=INPUT, instant="as_of"),
         summarise(window, inputs, prefix=INPUT, instant="as_of"),
     )
+    causes = [*_numbers(history), *find_levels(history, model.encoding)]
     findings = [
+        *causes,
         *find_nulls(history, inputs, _stale_shares(history, window, inputs)),
-        *find_frozen(history, inputs),
-        *_numbers(history),
-        *find_levels(history, model.encoding),
-        *find_impossible(history),
+        *_without_consequences(causes, [*find_frozen(history, inputs), *find_impossible(history)]),
     ]
-    reasons = _check_schema(inputs, window)
+    reasons = list(faults.values())
     reasons += [reason for finding in findings if (reason := as_reason(finding, history)) is not None]
     found = {reason.check for reason in reasons}
     reasons.sort(key=lambda reason: (reason.severity != "critical", list(CHECKS).index(reason.check)))
@@ -59,8 +58,9 @@ def check_sanity(model: WatchedModel, window: pa.Table, past: pa.Table) -> list[
     return reasons + passed
 
 
-def _check_schema(inputs: Sequence[Input], window: pa.Table) -> list[Reason]:
-    reasons = []
+def _check_schema(inputs: Sequence[Input], window: pa.Table) -> dict[str, Reason]:
+    """Return what is wrong with inputs that the log lacks, or holds in another kind."""
+    faults = {}
     for column in inputs:
         name = INPUT + column.name
         kind = window.schema.field(name).type if name in window.column_names else None
@@ -69,37 +69,37 @@ def _check_schema(inputs: Sequence[Input], window: pa.Table) -> list[Reason]:
         if not fits:
             told = "is not in the log at all" if kind is None else f"is {kind} in the log"
             message = f"{column.name} {told}, and the model reads {wanted}; probably the column was renamed or retyped"
-            reasons.append(
-                Reason(check="schema", passed=False, message=message, measured=str(kind or "absent"), allowed=wanted)
+            faults[column.name] = Reason(
+                check="schema", passed=False, message=message, measured=str(kind or "absent"), allowed=wanted
             )
-    return reasons
+    return faults
 
 
 def _numbers(history: History) -> list[Finding]:
-    """Turn explanations into findings: one per unit and column, one per pair of swapped columns."""
+    """Turn explanations into findings: one per column with another unit, one per pair of swapped columns."""
     findings = []
-    units: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for found in explain_numbers(history):
+        a, b, periods = found.column, found.what, tuple(found.periods)
         if found.cause == "unit":
-            units[found.column][found.what] = found.periods
-        elif found.column < found.what:
-            a, b = found.column, found.what
             message = (
-                f"{a} and {b} are swapped: medians are {_median(history, a, found.periods)} and "
-                f"{_median(history, b, found.periods)}, before they were {_median(history, a)} and "
-                f"{_median(history, b)}; probably two columns were exchanged"
+                f"{a} changed its unit: the median is {_median(history, a, periods)}, before it was "
+                f"{_median(history, a)}; undoing {b} explains it best; probably the source switched units"
             )
-            findings.append(Finding("swaps", (a, b), tuple(found.periods), message, f"{a} ↔ {b}"))
-    for column, named in units.items():
-        # Days on which little happens fit several units; the one that explains most days is told.
-        what = max(named, key=lambda name: len(named[name]))
-        periods = sorted({p for hits in named.values() for p in hits})
-        message = (
-            f"{column} changed its unit: the median is {_median(history, column, periods)}, before it was "
-            f"{_median(history, column)}; undoing {what} explains it; probably the source switched units"
-        )
-        findings.append(Finding("units", (column,), tuple(periods), message, what))
+            findings.append(Finding("units", (a,), periods, message, b))
+        elif a < b:
+            message = (
+                f"{a} and {b} are swapped: medians are {_median(history, a, periods)} and "
+                f"{_median(history, b, periods)}, before they were {_median(history, a)} and {_median(history, b)}; "
+                "probably two columns were exchanged"
+            )
+            findings.append(Finding("swaps", (a, b), periods, message, f"{a} ↔ {b}"))
     return findings
+
+
+def _without_consequences(causes: list[Finding], consequences: list[Finding]) -> list[Finding]:
+    """Return the findings that are not explained by what happened to all of their columns."""
+    explained = {name for finding in causes for name in finding.columns}
+    return [finding for finding in consequences if not explained.issuperset(finding.columns)]
 
 
 def _median(history: History, column: str, periods: Sequence[int] | None = None) -> str:

@@ -7,6 +7,7 @@ undoing the conversion, or looking at the other column, brings them back. A shap
 shape must hold for several periods in a row.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -168,16 +169,28 @@ def explain_numbers(history: History) -> list[Explained]:
     for column in columns:
         for period in range(history.start):
             column.learn(period)
-    causes: dict[tuple[str, str, str], dict[int, bool]] = {}
+    causes: dict[tuple[str, str, str], dict[int, tuple[str, bool]]] = {}
     for period in history.judged:
         looks = {c.name: _look(c, history, period) for c in columns}
         for name, cause, what, is_sure in _explain(looks):
-            causes.setdefault((name, cause, what), {})[period] = is_sure
+            # On a day on which little happens several units fit; it is one fault all the same.
+            one = "" if cause == "unit" else what
+            causes.setdefault((name, cause, one), {})[period] = what, is_sure
             looks[name].column.broken.add(period)
         for column in columns:
             if period not in column.broken:
                 column.learn(period)
-    return [Explained(*found, periods) for found, hits in causes.items() if (periods := _credible(hits))]
+    return [
+        Explained(name, cause, _most_told(hits), periods)
+        for (name, cause, _), hits in causes.items()
+        if (periods := _credible({period: is_sure for period, (_, is_sure) in hits.items()}))
+    ]
+
+
+def _most_told(hits: dict[int, tuple[str, bool]]) -> str:
+    """Return the explanation of most periods, of those that values prove if there are any."""
+    proven = [what for what, is_sure in hits.values() if is_sure]
+    return Counter(proven or [what for what, _ in hits.values()]).most_common(1)[0][0]
 
 
 def _credible(hits: dict[int, bool]) -> list[int]:

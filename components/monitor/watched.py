@@ -13,9 +13,9 @@ from components.core.bundle import Encoding, ModelCard, read_card, read_encoding
 from components.core.champion import require_champion
 from components.core.errors import DataError
 from components.core.evidence import Window
-from components.core.inference_log import read_predictions
+from components.core.inference_log import log_schema, read_predictions
 from components.core.label_join import LABEL, LABEL_TIMESTAMP, by_entity, join_labels
-from components.core.profile import HOLDOUT, REFERENCE, HoldoutPerformance, Profile, read_profile
+from components.core.profile import HOLDOUT, PREDICTION, REFERENCE, HoldoutPerformance, Profile, read_profile
 from components.core.sections import Problem
 from components.core.serving import ServingSpec, extract_model
 from components.core.settings import Settings
@@ -35,7 +35,7 @@ class WatchedModel:
     profile: Profile
     holdout: HoldoutPerformance
     reference: pa.Table
-    """A sample of the rows that it was made from: inputs, event_timestamp and prediction."""
+    """A sample of the rows that it was made from: inputs, event_timestamp, and the prediction where it is honest."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,25 @@ def load_champion(settings: Settings, use_case: str, folder: Path) -> WatchedMod
             measured=f"without {', '.join(absent)}",
             next_step="train and package the model again",
         )
+    profile = read_profile(folder)
     return WatchedModel(
         version=champion.version,
         card=read_card(folder),
         spec=spec,
         encoding=read_encoding(folder),
-        profile=read_profile(folder),
+        profile=profile,
         holdout=HoldoutPerformance.model_validate_json((folder / HOLDOUT).read_text(encoding="utf-8")),
-        reference=pq.read_table(folder / REFERENCE),
+        reference=_unseen_predictions(pq.read_table(folder / REFERENCE), profile.prediction.days),
     )
+
+
+def _unseen_predictions(reference: pa.Table, days: Sequence[str]) -> pa.Table:
+    """Return the sample with predictions only of days that the model was not fitted on: of its own it is too sure."""
+    day = pc.strftime(reference.column("event_timestamp"), format="%Y-%m-%d")
+    unseen = pc.is_in(day, value_set=pa.array(days, pa.string()))
+    place = reference.column_names.index(PREDICTION)
+    honest = pc.if_else(unseen, reference.column(PREDICTION), pa.scalar(None, pa.float64()))
+    return reference.set_column(place, PREDICTION, honest)
 
 
 def read_rows(
@@ -92,7 +102,8 @@ def read_rows(
     root, use_case = settings.predictions, model.spec.use_case
     logged = read_predictions(root, use_case, window.first, window.last, version=model.version)
     fresh = pc.greater_equal(logged.column("as_of"), pa.scalar(model.card.holdout_from, TIMESTAMP))
-    rows = logged.filter(fresh)
+    # A log without files has no columns of the model either.
+    rows = logged.filter(fresh) if logged.num_rows else log_schema(model.spec).empty_table()
     notes = []
     if rows.num_rows < logged.num_rows or window.last <= model.card.holdout_from:
         notes.append(
