@@ -139,8 +139,8 @@ def run_link(subject: Subject) -> Link:
 
 
 def cause_link(subject: Subject) -> Link:
-    """Say which decision asked for the run; computes the digest of its evidence again."""
-    from components.core.ledger.decisions import read_decision
+    """Say which decision asked for the run; its id is the digest of its evidence, its policy and its result."""
+    from components.core.ledger.decisions import identify_decision, read_decision
     from components.core.ledger.requests import read_attempt, read_request
 
     if not subject.run_id:
@@ -155,10 +155,11 @@ def cause_link(subject: Subject) -> Link:
     note = f"{decision.rung} in {decision.window.first.date()} to {decision.window.last.date()}: " + "; ".join(
         decision.reasons
     )
+    again = identify_decision(decision.evidence, decision.policy_digest, decision.decision, decision.suppressed_by)
     return compared(
         "cause",
         decision.id,
-        request.decision_id,
+        again,
         note,
         request=request.model_dump(mode="json"),
         attempt=attempt.model_dump(mode="json"),

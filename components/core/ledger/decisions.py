@@ -8,12 +8,12 @@ from typing import Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
+from components.core.digests import json_digest
 from components.core.errors import ConfigError
 from components.core.evidence import Evidence, Window
 from components.core.ledger.connections import reading
 from components.core.ledger.schema import attempts, decisions, requests
 from components.core.ledger.suppression import RequestState
-
 
 Rung = Literal["data", "rows", "performance", "drift", "schedule", "evidently", "report", "attempts"]
 """Where the ladder ended; `attempts`: at a request whose three attempts failed."""
@@ -46,6 +46,12 @@ class Decision(BaseModel):
     as_of: datetime
     decided_at: datetime
     evidence: Evidence
+
+
+def identify_decision(evidence: Evidence, policy_digest: str, decision: str, suppressed_by: str) -> str:
+    """Return the identity of a decision: what was known, by which policy it was judged, and what came out."""
+    window = [evidence.window.first.isoformat(), evidence.window.last.isoformat()]
+    return json_digest([evidence.use_case, *window, policy_digest, evidence.digest, decision, suppressed_by])
 
 
 # An attempt is numbered before it is dispatched, so the newest one need not be the request's current one.

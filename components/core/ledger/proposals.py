@@ -13,12 +13,12 @@ from uuid import NAMESPACE_URL, uuid5
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
-from components.core.digests import canonical_json, json_digest
+from components.core.digests import canonical_json
 from components.core.errors import ConfigError
 from components.core.evidence import Evidence
 from components.core.ledger.attempts import lock_model
 from components.core.ledger.connections import insert_if_absent, writing
-from components.core.ledger.decisions import Decision, Rung, find_decision
+from components.core.ledger.decisions import Decision, Rung, find_decision, identify_decision
 from components.core.ledger.holds import find_hold
 from components.core.ledger.schema import champions, decisions, requests
 from components.core.ledger.suppression import Limits, PastRequest, Standing, suppressions
@@ -70,7 +70,7 @@ def decide_once(engine: sa.Engine, proposal: Proposal, limits: Limits, now: date
             found = suppressions(evidence.as_of, evidence.version, _standing(connection, evidence), limits)
             suppressed_by = "; ".join(found)
             decision = "hold" if suppressed_by else "retrain"
-        decision_id = _decision_id(proposal, decision, suppressed_by)
+        decision_id = identify_decision(evidence, proposal.policy_digest, decision, suppressed_by)
         if decision == "retrain":
             request_id = _insert_request(connection, proposal, limits, decision_id, now)
         insert_if_absent(
@@ -101,12 +101,6 @@ def _request_id(proposal: Proposal) -> str:
     window = proposal.evidence.window
     key = [proposal.evidence.use_case, window.first.isoformat(), window.last.isoformat(), proposal.policy]
     return str(uuid5(NAMESPACE_URL, canonical_json(["driftline retraining request", *key])))
-
-
-def _decision_id(proposal: Proposal, decision: str, suppressed_by: str) -> str:
-    evidence = proposal.evidence
-    window = [evidence.window.first.isoformat(), evidence.window.last.isoformat()]
-    return json_digest([evidence.use_case, *window, proposal.policy_digest, evidence.digest, decision, suppressed_by])
 
 
 def _insert_request(
