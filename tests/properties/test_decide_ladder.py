@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.core.bootstrap import Interval
@@ -14,7 +14,6 @@ from components.core.verdict import Reason
 from components.decide.ladder import propose, windows_before
 
 UNITS = ("day", "week", "month")
-POLICIES = ("ladder", "performance", "drift", "scheduled", "never", "evidently")
 
 
 def window(unit: str, number: int) -> Window:
@@ -38,16 +37,17 @@ def performance(fell: bool | None) -> Performance:
     return Performance(metric="auc", window=champion, champion=champion, fell=fell, message=f"auc fell: {fell}")
 
 
-SANITY = st.lists(
-    st.builds(
-        lambda passed, severity: Reason(check="nulls", passed=passed, severity=severity, message="nulls of delay"),
-        st.booleans(),
-        st.sampled_from(["critical", "warning", "info"]),
-    ),
-    max_size=2,
-)
-TEST = st.none() | st.booleans().map(drift_test)
-AROUND = st.sampled_from([0, 1, 299, 300, 301, 5000])
+def finding(passed: bool, severity: Any) -> Reason:
+    return Reason(check="nulls", passed=passed, severity=severity, message="nulls of delay")
+
+
+# Weighted towards what leads far down the ladder: most windows are whole, large and drifted.
+HARMLESS = [[], [finding(True, "critical")], [finding(False, "warning"), finding(False, "info")]]
+SANITY = st.sampled_from([[], [], [], *HARMLESS, [finding(False, "critical")]])
+TEST = st.sampled_from([drift_test(True)] * 4 + [drift_test(False), None])
+ROWS = st.sampled_from([5000, 5000, 5000, 301, 300, 299])
+LABELS = st.sampled_from([5000, 301, 300, 299, 0])
+OFTEN = st.sampled_from(["ladder", "ladder", "drift", "drift", "performance", "scheduled", "never", "evidently"])
 
 
 @st.composite
@@ -55,22 +55,22 @@ def cases(draw: st.DrawFn) -> tuple[Evidence, Monitor, list[Evidence]]:
     unit = draw(st.sampled_from(UNITS))
     of_windows = draw(st.integers(1, 5))
     config = Monitor(
-        policy=draw(st.sampled_from(POLICIES)),
+        policy=draw(OFTEN),
         window=unit,
         of_windows=of_windows,
         drifted_windows=draw(st.integers(1, of_windows)),
     )
 
-    def watched(number: int, version: int, sanity: list[Reason]) -> Evidence:
+    def watched(number: int, version: int) -> Evidence:
         return Evidence(
             use_case="flights",
             window=window(unit, number),
             as_of=datetime(2014, 1, 1, tzinfo=UTC),
             version=version,
             model="7",
-            rows=draw(AROUND),
-            labelled_rows=draw(AROUND),
-            sanity=sanity,
+            rows=draw(ROWS),
+            labelled_rows=draw(LABELS),
+            sanity=draw(SANITY),
             drift=draw(TEST),
             prediction_drift=draw(TEST),
             performance=draw(
@@ -79,16 +79,31 @@ def cases(draw: st.DrawFn) -> tuple[Evidence, Monitor, list[Evidence]]:
             evidently=draw(st.none() | st.booleans()),
         )
 
-    current = draw(st.integers(0, 14))
-    earlier = draw(st.sets(st.integers(max(0, current - 6), current + 2), max_size=8)) - {current}
-    history = [watched(n, draw(st.sampled_from([1, 1, 1, 2])), draw(st.just([]) | SANITY)) for n in earlier]
-    return watched(current, 1, draw(st.just([]) | SANITY)), config, draw(st.permutations(history))
+    current = 8
+    gone = draw(st.sets(st.integers(1, 7), max_size=2))
+    earlier = [n for n in (2, 3, 4, 5, 6, 7, 9) if n not in gone]
+    history = [watched(n, draw(st.sampled_from([1, 1, 1, 2]))) for n in earlier]
+    return watched(current, 1), config, draw(st.permutations(history))
 
 
 def number_of(found: Window, unit: str) -> int:
     if unit == "month":
         return (found.first.year - 2012) * 12 + found.first.month - 1
     return (found.first - datetime(2012, 1, 2, tzinfo=UTC)).days // (7 if unit == "week" else 1)
+
+
+def test_the_generated_cases_reach_every_rung() -> None:
+    reached: set[tuple[str, str]] = set()
+
+    @settings(max_examples=400, deadline=None, derandomize=True)
+    @given(case=cases())
+    def collect(case: tuple[Evidence, Monitor, list[Evidence]]) -> None:
+        found = propose(*case)
+        reached.add((found.decision, found.rung))
+
+    collect()
+    retrain = {("retrain", rung) for rung in ("performance", "drift", "schedule", "evidently")}
+    assert reached == retrain | {("alert", "data"), ("insufficient", "rows"), ("report", "report")}
 
 
 def oracle(evidence: Evidence, config: Monitor, history: list[Evidence]) -> tuple[str, str]:
@@ -125,6 +140,7 @@ def oracle(evidence: Evidence, config: Monitor, history: list[Evidence]) -> tupl
     return next(((decision, rung) for applies, decision, rung in table if applies), ("report", "report"))
 
 
+@settings(max_examples=400, deadline=None)
 @given(case=cases())
 def test_the_ladder_is_the_table(case: tuple[Evidence, Monitor, list[Evidence]]) -> None:
     evidence, config, history = case
