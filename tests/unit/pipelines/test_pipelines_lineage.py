@@ -7,17 +7,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError, DataError
+from components.core.evidence import Evidence, Window
 from components.core.inference_log import LOOKUP, Entry, Origin, encode, split_days, write_part
-from components.core.ledger.engine import migrate
+from components.core.ledger.champions import Candidate, promote
+from components.core.ledger.connections import writing
+from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.proposals import Proposal, decide_once
+from components.core.ledger.requests import next_dispatch
+from components.core.ledger.runs import claim_run
+from components.core.ledger.schema import decisions
+from components.core.ledger.suppression import Limits
 from components.core.serving import ServingSpec
 from components.core.settings import Settings
 from components.core.training_set import Input
 from pipelines.lineage.link import compared
+from pipelines.lineage.model import cause_link, gather
 from pipelines.lineage.search import find_predictions
 from pipelines.lineage.trace import trace
 
@@ -121,6 +131,57 @@ def test_without_anything_kept_every_link_says_why(settings: Settings) -> None:
         ),
         "cause": ("unverified", "unknown without a run"),
     }
+
+
+def test_the_decision_behind_a_retraining_is_the_cause(settings: Settings, tmp_path: Path) -> None:
+    migrate(settings.ledger_url)
+    ledger = open_ledger(settings.ledger_url)
+    window = Window(first=START, last=START + 7 * DAY)
+    evidence = Evidence(
+        use_case="rides",
+        window=window,
+        as_of=window.last + 2 * DAY,
+        version=1,
+        model="1" * 64,
+        rows=900,
+        labelled_rows=900,
+        sanity=[],
+    )
+    proposal = Proposal(
+        decision="retrain",
+        rung="performance",
+        reasons=["auc fell to 0.61"],
+        policy="ladder",
+        policy_digest="5" * 64,
+        evidence=evidence,
+    )
+    limits = Limits(cooldown=2 * DAY, max_per_week=1, lease=timedelta(hours=2))
+    decision = decide_once(ledger, proposal, limits, datetime.now(UTC))
+    assert decision.request is not None
+    attempt = next_dispatch(ledger, decision.request, now=datetime.now(UTC))
+    assert attempt is not None
+    assert claim_run(ledger, attempt.run_id, attempt.run_id, "training", "rides")
+    candidate = Candidate(
+        model="rides",
+        version=2,
+        digest="2" * 64,
+        bento_digest="b",
+        bento_uri=str(tmp_path / "b.tar"),
+        run_id=attempt.run_id,
+        verdict_digest="v",
+        as_of=window.last + 2 * DAY,
+    )
+    assert promote(ledger, candidate, None) == "promoted"
+    subject = gather(settings, ledger, ("rides", 2, "2" * 64), tmp_path / "scratch")
+    link = cause_link(subject)
+    assert (link.state, link.value) == ("verified", decision.id)
+    assert link.note == "performance in 2013-04-01 to 2013-04-08: auc fell to 0.61"
+    assert link.details["request"]["id"] == decision.request
+    assert (link.details["attempt"]["run_id"], link.details["attempt"]["state"]) == (attempt.run_id, "succeeded")
+    with writing(ledger) as connection:
+        forged = evidence.model_copy(update={"rows": 901}).model_dump_json()
+        connection.execute(sa.update(decisions).values(evidence=forged))
+    assert cause_link(subject).state == "broken"
 
 
 def test_a_comparison_shows_both_sides() -> None:
