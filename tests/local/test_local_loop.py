@@ -105,7 +105,7 @@ def test_a_dispatch_killed_in_training_is_finished_by_the_next_one_once(place: P
     killed = place.start("dispatch")
     _wait_for_step(place, request.run_id, "train")
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     deadline = time.monotonic() + 15
     while place.processes():
         assert time.monotonic() < deadline, "a step outlived its run"
