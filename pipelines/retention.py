@@ -42,12 +42,13 @@ def delete(found: Plan) -> None:
 
 
 def kept_runs(settings: Settings, *, keep: int, champions: set[str]) -> set[str]:
-    """Return the runs to keep: champions', running ones, and the newest of each use case."""
+    """Return the runs to keep: champions', running ones, and the newest of each pipeline and use case."""
     records = [RunRecord.model_validate_json(p.read_text("utf-8")) for p in settings.runs.glob(f"*/{RECORD}")]
     kept = set(champions) | {r.id for r in records if r.state == "running"}
-    for use_case in {r.use_case for r in records}:
-        newest = sorted((r for r in records if r.use_case == use_case), key=lambda r: r.started_at, reverse=True)
-        kept |= {r.id for r in newest[:keep]}
+    # Per pipeline: frequent scoring must not push trainings out.
+    for kind in {(r.use_case, r.pipeline) for r in records}:
+        same = [r for r in records if (r.use_case, r.pipeline) == kind]
+        kept |= {r.id for r in sorted(same, key=lambda r: r.started_at, reverse=True)[:keep]}
     return kept
 
 
