@@ -51,8 +51,7 @@ def write_report(
         return
     try:
         snapshot = make_report(model, rows, tests, limit=limit, seed=seed)
-        write_text(path, snapshot.get_html_str(as_iframe=False))
-        _add_run(workspace, found, snapshot)
+        html = snapshot.get_html_str(as_iframe=False)
     except Exception as error:
         # Evidently stops at frames that it cannot plot, and its page must not cost the window its evidence.
         log.exception("Evidently cannot report this window")
@@ -60,6 +59,9 @@ def write_report(
         write_text(
             path, f"<!doctype html><title>Evidently</title><p>Evidently cannot report this window: {reason}</p>\n"
         )
+        return
+    write_text(path, html)
+    _add_run(workspace, found, snapshot)
 
 
 def make_report(model: WatchedModel, rows: pa.Table, tests: Sequence[DriftTest], *, limit: int, seed: int) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.core.bundle import Encoding
 from components.core.inference_log import INPUT
 from components.core.metrics import Floats
 from components.core.training_set import Input
@@ -44,14 +45,25 @@ def check_sanity(model: WatchedModel, window: pa.Table, past: pa.Table) -> list[
         summarise(past, inputs, prefix=INPUT, instant="as_of"),
         summarise(window, inputs, prefix=INPUT, instant="as_of"),
     )
-    causes = [*_numbers(history), *find_levels(history, model.encoding)]
+    reasons = judge_history(history, inputs, model.encoding, stale=_stale_shares(history, window, inputs))
+    # A fault of the schema replaces the word that the schema is sound.
+    return list(faults.values()) + [reason for reason in reasons if not faults or reason.check != "schema"]
+
+
+def judge_history(
+    history: History, inputs: Sequence[Input], encoding: Encoding, *, stale: Mapping[str, Floats]
+) -> list[Reason]:
+    """Return a reason per finding in a history's window, worst first, then one for every check that found nothing.
+
+    `stale` is, per input, the share of each period's rows whose value was too old to be used; none where unknown.
+    """
+    causes = [*_numbers(history), *find_levels(history, encoding)]
     findings = [
         *causes,
-        *find_nulls(history, inputs, _stale_shares(history, window, inputs)),
+        *find_nulls(history, inputs, stale),
         *_without_consequences(causes, [*find_frozen(history, inputs), *find_impossible(history)]),
     ]
-    reasons = list(faults.values())
-    reasons += [reason for finding in findings if (reason := as_reason(finding, history)) is not None]
+    reasons = [reason for finding in findings if (reason := as_reason(finding, history)) is not None]
     found = {reason.check for reason in reasons}
     reasons.sort(key=lambda reason: (reason.severity != "critical", list(CHECKS).index(reason.check)))
     passed = [Reason(check=name, passed=True, message=text) for name, text in CHECKS.items() if name not in found]
