@@ -3,7 +3,8 @@
     python benchmarks/local_overhead.py [--use-case wind] [--rounds 3]
 
 Both sides do all the work, from raw files to a promoted, probed Bento, each in a fresh home. The script imports every
-library once, in one process; the pipeline starts a process per step. Design bar: at most 1.3 times the CPU.
+library once, in one process; the pipeline forks a process per heavy step from one that has imported its libraries, and
+starts one per light step. Design bar: at most 1.3 times the CPU.
 """
 
 import argparse

@@ -239,7 +239,7 @@ def test_many_tasks_at_once_end_each_with_its_own_code(place: Place) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(task, range(60))) == [(n % 7, f"{n}\n") for n in range(60)]
-    assert place.server.children() == []
+    wait_until(lambda: place.server.children() == [])
     assert place.server.num_threads() == 1
 
 
