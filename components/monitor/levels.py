@@ -10,8 +10,9 @@ from components.core.metrics import Floats, Ints
 from components.monitor.finding import Finding
 from components.monitor.history import History
 
-MIN_RENAMED_SHARE = 0.002
-MIN_EXPECTED_ROWS = 10
+MIN_RENAMED_SHARE = 0.01
+"""Rare levels come and go by themselves: a destination that is served in summer."""
+MIN_EXPECTED_ROWS = 20
 RENAMED_RATIO = 2.0
 UNKNOWN_MARGIN = 0.2
 """A period has too many unknown levels when their share is this much above that of every period compared with."""
@@ -63,7 +64,12 @@ def _share_in(history: History, name: str, levels: set[str]) -> Floats:
 
 def _unknown(history: History, name: str, known: set[str]) -> list[Finding]:
     unknown = _unknown_levels(history, name, known)
-    renamed = {new: found for new in unknown if (found := _renamed_from(history, name, new, known)) is not None}
+    renamed: dict[str, Renamed] = {}
+    for new in unknown:
+        taken = {found.old for found in renamed.values()}
+        found = _renamed_from(history, name, new, known - taken)
+        if found is not None:
+            renamed[new] = found
     findings = [_as_renamed(name, renamed)] if renamed else []
     findings += _burst(history, name, known, set(renamed))
     if findings:

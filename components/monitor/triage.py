@@ -26,6 +26,8 @@ STRANGE = 0.5
 """Its values are strange when less than this part of the usual share was seen before."""
 FAMILIAR = 0.8
 """An explanation must find this part of the usual share."""
+GAIN = 0.1
+"""Values of each swapped column must be known to the other by this much more, of both together by `STRANGE`."""
 BEYOND = 1.5
 """A shape is strange when it is this many times as far off as the farthest period that it is compared with."""
 CLOSER = 0.35
@@ -271,14 +273,19 @@ def _fit_swap(a: _Look, b: _Look) -> _Fit | None:
 
 
 def _values_prove(a: _Look, b: _Look) -> bool:
-    """Return whether each column's values are new to itself and known to the other."""
-    own = a.share, b.share
-    other = b.column.share_seen(a.values), a.column.share_seen(b.values)
-    usual = b.column.usual, a.column.usual
-    if not all(usual) or None in (*own, *other):
-        return False
-    is_known = all(o >= FAMILIAR * u for o, u in zip(other, usual, strict=True))  # type: ignore[operator]
-    return is_known and sum(other) - sum(own) >= STRANGE  # type: ignore[arg-type]
+    """Return whether each column's values are known to the other, and clearly less so to itself.
+
+    Each must gain: a cold day in summer is new to the temperature, and known to a dew point that knows itself as well.
+    """
+    gains = []
+    for own, other, usual in (
+        (a.share, b.column.share_seen(a.values), b.column.usual),
+        (b.share, a.column.share_seen(b.values), a.column.usual),
+    ):
+        if not usual or own is None or other is None or other < FAMILIAR * usual:
+            return False
+        gains.append(other - own)
+    return min(gains) >= GAIN and sum(gains) >= STRANGE
 
 
 def _moved(a: _Look, b: _Look) -> bool:
