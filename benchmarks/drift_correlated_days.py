@@ -3,7 +3,7 @@
     python benchmarks/drift_correlated_days.py [--windows 300]
 
 20 columns of 200 rows a day; the days' means are independent first-order autoregressions with a standard deviation of
-0.3 of that within a day. Reference days are followed by a window of 7 or 30 days from the same process, so every alarm
+0.3 of that within a day. Reference days are followed by a window of 7 or 28 days from the same process, so every alarm
 is false. Compared: single days (exact for independent days), blocks of 7 days, contiguous runs (all circular shifts),
 and ours: single days with each column's null widened by its serial correlation. Last rows: power, with three columns
 moved by 0.5 or 1 standard deviation. A p-value from runs cannot fall below 1 / days, from blocks 1 / choices.
@@ -25,7 +25,7 @@ TARGET, BAR = 0.01, 0.02
 COLUMNS, ROWS, EFFECT, MOVED = 20, 200, 0.3, 3
 DEALINGS = 499
 EDGES = ndtri(np.arange(1, 32) / 32) * math.hypot(1, EFFECT)
-SIZES = ((90, 7), (90, 30), (365, 7))
+SIZES = ((91, 28), (91, 7), (364, 7))
 CELLS = ((0.0, 0.0), (0.3, 0.0), (0.6, 0.0), (0.8, 0.0), (0.6, 0.5), (0.6, 1.0))
 NULLS = ("days", "blocks", "runs", "ours")
 
@@ -68,7 +68,6 @@ def choices(null: str, generator: np.random.Generator, days: int, window: int) -
     if null == "runs":
         return np.stack([np.roll(real, shift) for shift in range(total)]).astype(np.float64)
     block = 1 if null == "days" else 7
-    # Blocks end with the window; days before the first whole block are dealt out as one short block.
     number = (total - 1 - np.arange(total)) // block
     taken = math.ceil(window / block)
     order = np.argsort(generator.random((DEALINGS, int(number[0]) + 1)), axis=1)
