@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -75,6 +76,8 @@ def run_locally(
 
     reader = Reader(changed)
     write_record(folder, record)
+    # KFP leaves a folder per step, Feast and Great Expectations theirs: one place for all, gone with the run.
+    scratch = tempfile.TemporaryDirectory(prefix="driftline-run-", ignore_cleanup_errors=True)
     worker = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "pipelines.local_worker", folder / IR, folder / ARGUMENTS, folder / "artifacts"],
         stdin=subprocess.PIPE,
@@ -82,7 +85,7 @@ def run_locally(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=task_environment(settings, run_key),
+        env={**task_environment(settings, run_key), "TMPDIR": scratch.name},
         start_new_session=True,
     )
     cancelled = False
@@ -98,6 +101,7 @@ def run_locally(
         for pipe in (worker.stdin, worker.stdout):
             if pipe:
                 pipe.close()
+        scratch.cleanup()
     reader.close(cancelled=cancelled)
     record.steps = reader.steps
     record.finished_at = datetime.now(UTC)

@@ -64,6 +64,19 @@ def sleep(marker: str):
     time.sleep(600)
 
 
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def litter(marker: str):
+    import tempfile
+    from pathlib import Path
+
+    Path(marker).write_text(tempfile.mkdtemp())
+
+
+@dsl.pipeline(name="untidy")
+def untidy(marker: str):
+    litter(marker=marker)
+
+
 @dsl.pipeline(name="gate")
 def gate(number: int = 3):
     doubled = double(number=number)
@@ -137,6 +150,14 @@ def test_a_recorded_step_can_be_executed_again(settings: Settings, capfd: pytest
     assert rerun_step(settings, "case-1", "double") == 0
     assert rerun_step(settings, "case-1", "obey") != 0
     assert "GateRefused" in capfd.readouterr().err
+
+
+def test_temporary_files_of_the_steps_go_with_the_run(settings: Settings, tmp_path: Path) -> None:
+    record, _ = run(settings, untidy, marker=str(tmp_path / "folder"))
+    assert record.state == "succeeded"
+    left = Path((tmp_path / "folder").read_text())
+    assert left.parent.name.startswith("driftline-run-")
+    assert not left.parent.exists()
 
 
 def test_ctrl_c_ends_every_process_and_the_next_run_works(settings: Settings, tmp_path: Path) -> None:
