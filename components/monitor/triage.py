@@ -8,34 +8,26 @@ shape must hold for several periods in a row.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from components.core.metrics import Floats, Ints
 from components.monitor.history import History
-from components.monitor.units import CONVERSIONS, key, undo
+from components.monitor.looks import BEYOND, STRANGE, Look, NumberColumn, look_at
+from components.monitor.units import CONVERSIONS, undo
 
-MIN_VALUES = 20
 MIN_DISTINCT = 5
-STEPPED_SHARE = 0.8
-"""A column is stepped when at least this share of a period's values was seen before."""
-STRANGE = 0.5
-"""Its values are strange when less than this part of the usual share was seen before."""
 FAMILIAR = 0.8
 """An explanation must find this part of the usual share."""
 GAIN = 0.1
 """Values of each swapped column must be known to the other by this much more, of both together by `STRANGE`."""
-BEYOND = 1.5
-"""A shape is strange when it is this many times as far off as the farthest period that it is compared with."""
 CLOSER = 0.35
 """An explanation must bring a shape this much closer, and within the limit."""
 SHAPE_RUN = 3
 ORDERED = 0.99
 """Share of rows in which one column is not the smaller, for an order that is worth the name."""
-SMALLEST_LIMIT = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,120 +42,10 @@ class Explained:
     periods: list[int]
 
 
-@dataclass
-class _Column:
-    """What is known of a column so far."""
-
-    name: str
-    values: Floats
-    bounds: Ints
-    quantiles: Floats
-    seen: set[float] = field(default_factory=set)
-    shares: list[float] = field(default_factory=list)
-    """Of the periods so far, the share of values that was seen before."""
-    broken: set[int] = field(default_factory=set)
-
-    def of(self, period: int) -> Floats:
-        """Return the finite values of a period."""
-        found = self.values[self.bounds[period] : self.bounds[period + 1]]
-        return found[np.isfinite(found)]
-
-    @property
-    def usual(self) -> float:
-        """The share of values that usually was seen before; zero for a column without steps."""
-        usual = float(np.median(self.shares[-28:])) if self.shares else 0.0
-        return usual if usual >= STEPPED_SHARE else 0.0
-
-    def share_seen(self, values: Floats) -> float | None:
-        """Return the share of values that was seen before; None: too few to tell (zero is zero in many units)."""
-        keys, counts = np.unique(key(values[values != 0]), return_counts=True)
-        if counts.sum() < MIN_VALUES:
-            return None
-        known = np.fromiter((k in self.seen for k in keys.tolist()), dtype=bool, count=len(keys))
-        return float(counts[known].sum() / counts.sum())
-
-    def order(self, other: "_Column", periods: Sequence[int]) -> tuple[float, float]:
-        """Return the share of rows in which this is the larger number, and that in which it is the smaller."""
-        parts = [slice(self.bounds[p], self.bounds[p + 1]) for p in periods]
-        differences = np.concatenate([self.values[part] - other.values[part] for part in parts])
-        differences = differences[np.isfinite(differences)]
-        if len(differences) < MIN_VALUES:
-            return 0.0, 0.0
-        return float((differences > 0).mean()), float((differences < 0).mean())
-
-    def learn(self, period: int) -> None:
-        values = self.of(period)
-        share = self.share_seen(values)
-        if share is not None and self.seen:
-            self.shares.append(share)
-        self.seen.update(np.unique(key(values)).tolist())
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """How a column's quantiles usually lie."""
-
-    centre: Floats
-    spread: float
-    limit: float
-    """The largest distance among the periods compared with."""
-
-    def distance(self, quantiles: Floats) -> float:
-        return float(np.abs(quantiles - self.centre).mean() / self.spread)
-
-
-def _shape(quantiles: Floats) -> _Shape | None:
-    known = quantiles[~np.isnan(quantiles[:, 0])]
-    if not len(known):
-        return None
-    centre = np.median(known, axis=0)
-    spread = float(np.median(known[:, -1] - known[:, 0]))
-    if spread <= 0:
-        return None
-    distances = np.abs(known - centre).mean(axis=1) / spread
-    return _Shape(centre, spread, max(SMALLEST_LIMIT, float(distances.max())))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """One column in one period."""
-
-    column: _Column
-    period: int
-    before: list[int]
-    """The periods that it is compared with."""
-    values: Floats
-    quantiles: Floats
-    shape: _Shape | None
-    share: float | None
-    distance: float
-
-    def reach(self, other: "_Look") -> float:
-        """Return how far this period's shape is from another column's usual one, in that one's limits."""
-        if other.shape is None or np.isnan(self.quantiles[0]):
-            return 0.0
-        return other.shape.distance(self.quantiles) / other.shape.limit
-
-    @property
-    def is_stepped(self) -> bool:
-        return self.share is not None and self.column.usual > 0
-
-    @property
-    def has_strange_values(self) -> bool:
-        return self.share is not None and self.share < STRANGE * self.column.usual
-
-    @property
-    def is_strange(self) -> bool:
-        # A stepped column whose values are familiar has its unit, however far the season has moved it.
-        if self.is_stepped and not self.has_strange_values:
-            return False
-        return self.has_strange_values or (self.shape is not None and self.distance > BEYOND * self.shape.limit)
-
-
 def explain_numbers(history: History) -> list[Explained]:
     """Return what is wrong with which numbers in which judged periods."""
     columns = [
-        _Column(
+        NumberColumn(
             name, n.values, np.searchsorted(history.periods.of_row, np.arange(len(history.periods) + 1)), n.quantiles
         )
         for name, n in history.periods.numbers.items()
@@ -173,7 +55,7 @@ def explain_numbers(history: History) -> list[Explained]:
             column.learn(period)
     causes: dict[tuple[str, str, str], dict[int, tuple[str, bool]]] = {}
     for period in history.judged:
-        looks = {c.name: _look(c, history, period) for c in columns}
+        looks = {c.name: look_at(c, history, period) for c in columns}
         for name, cause, what, is_sure in _explain(looks):
             # On a day on which little happens several units fit; it is one fault all the same.
             one = "" if cause == "unit" else what
@@ -214,16 +96,7 @@ def _runs(periods: list[int]) -> list[list[int]]:
     return runs
 
 
-def _look(column: _Column, history: History, period: int) -> _Look:
-    values = column.of(period)
-    quantiles = column.quantiles[period]
-    before = history.baseline(period, column.broken)
-    shape = _shape(column.quantiles[before])
-    distance = 0.0 if shape is None or np.isnan(quantiles[0]) else shape.distance(quantiles)
-    return _Look(column, period, before.tolist(), values, quantiles, shape, column.share_seen(values), distance)
-
-
-def _explain(looks: dict[str, _Look]) -> Iterator[tuple[str, str, str, bool]]:
+def _explain(looks: dict[str, Look]) -> Iterator[tuple[str, str, str, bool]]:
     """Yield column, cause, what, and whether values prove it; two swapped columns explain each other."""
     units = {n: found for n, look in looks.items() if look.is_strange and (found := _find_conversion(look)) is not None}
     explained = {name for name, (_, is_sure) in units.items() if is_sure}
@@ -240,7 +113,7 @@ def _explain(looks: dict[str, _Look]) -> Iterator[tuple[str, str, str, bool]]:
         yield name, "unit", conversion, is_sure
 
 
-def _suspects(looks: dict[str, _Look]) -> list[tuple[str, str]]:
+def _suspects(looks: dict[str, Look]) -> list[tuple[str, str]]:
     """Return the pairs of which one is strange, or whose quantiles have all changed their order."""
     names = list(looks)
     strange = np.array([look.is_strange for look in looks.values()])
@@ -259,7 +132,7 @@ class _Fit(NamedTuple):
     """Of both columns to each other's usual shape, in limits."""
 
 
-def _fit_swap(a: _Look, b: _Look) -> _Fit | None:
+def _fit_swap(a: Look, b: Look) -> _Fit | None:
     """Return how well a swap explains two columns; None: it does not."""
     strange = a.is_strange or b.is_strange
     own = a.reach(a), b.reach(b)
@@ -272,7 +145,7 @@ def _fit_swap(a: _Look, b: _Look) -> _Fit | None:
     return _Fit(False, sum(other)) if fits and all(o <= w for o, w in zip(other, own, strict=True)) else None
 
 
-def _values_prove(a: _Look, b: _Look) -> bool:
+def _values_prove(a: Look, b: Look) -> bool:
     """Return whether each column's values are known to the other, and clearly less so to itself.
 
     Each must gain: a cold day in summer is new to the temperature, and known to a dew point that knows itself as well.
@@ -288,7 +161,7 @@ def _values_prove(a: _Look, b: _Look) -> bool:
     return min(gains) >= GAIN and sum(gains) >= STRANGE
 
 
-def _moved(a: _Look, b: _Look) -> bool:
+def _moved(a: Look, b: Look) -> bool:
     """Return whether the values of a stepped column are found in one without steps, and in itself are not."""
     if not a.has_strange_values or b.column.usual or a.reach(b) > BEYOND:
         return False
@@ -296,7 +169,7 @@ def _moved(a: _Look, b: _Look) -> bool:
     return share is not None and share >= FAMILIAR * a.column.usual
 
 
-def _order_turned(a: _Look, b: _Look) -> bool:
+def _order_turned(a: Look, b: Look) -> bool:
     """Return whether one column never was the smaller and now never is the larger, row by row."""
     larger, smaller = a.column.order(b.column, a.before)
     now_larger, now_smaller = a.column.order(b.column, [a.period])
@@ -305,7 +178,7 @@ def _order_turned(a: _Look, b: _Look) -> bool:
     return larger >= 1 - STRANGE and now_smaller >= 1 - STRANGE and max(smaller, now_larger) <= 1 - ORDERED
 
 
-def _find_conversion(look: _Look) -> tuple[str, bool] | None:
+def _find_conversion(look: Look) -> tuple[str, bool] | None:
     """Return the conversion that explains a strange column, and whether its values prove it."""
     best: tuple[float, str] | None = None
     if look.has_strange_values:
