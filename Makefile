@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 EXTRA ?=
 BIN := .venv/bin
 LOCK := requirements/$(or $(EXTRA),dev).txt
-EXHAUSTIVE := tests/properties/test_ledger_interleavings.py tests/unit/promote/test_promote_kill.py
+EXHAUSTIVE := tests/properties/test_ledger_interleavings.py tests/unit/promote/test_promote_kill.py \
+	tests/unit/core/test_core_ledger_retraining_kill.py
 STAMP := .venv/.installed-$(or $(EXTRA),dev)
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ test: setup  ## pass the tests (fast ones; at most ten minutes on two cores)
 test-slow: setup  ## pass the slow tests: whole runs, kills, 10,000 keys
 	$(BIN)/pytest -m slow $(addprefix --ignore=,$(EXHAUSTIVE))
 
-test-exhaustive: setup  ## kill promote at every statement, run 1,000 interleavings: 25 CPU-minutes
+test-exhaustive: setup  ## kill promotions and retrainings at every statement, run 1,000 interleavings: an hour
 	$(BIN)/pytest -m slow $(EXHAUSTIVE)
 
 check: setup  ## lint, types, import contracts, lock and golden drift

@@ -5,12 +5,14 @@ a run still lives: the lock ends with its process, however that one ends.
 """
 
 import fcntl
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from components.core.errors import Superseded
 from components.core.ledger.attempts import Attempt
 from components.core.ledger.dispatch import sweep
 from components.core.ledger.engine import open_ledger
@@ -19,6 +21,8 @@ from components.core.settings import Settings
 from pipelines.events import Step
 from pipelines.execute import run_pipeline
 from pipelines.local import RunRecord
+
+log = logging.getLogger(__name__)
 
 
 class LocalDispatcher:
@@ -42,8 +46,8 @@ class LocalDispatcher:
         with _owner(self._lock(attempt.run_id)) as mine:
             if not mine or read_run(open_ledger(self._settings.ledger_url), attempt.run_id) is not None:
                 return
-            self.records.append(
-                run_pipeline(
+            try:
+                record = run_pipeline(
                     self._settings,
                     attempt.model,
                     "training",
@@ -52,7 +56,10 @@ class LocalDispatcher:
                     notify=self._notify,
                     announce=self._announce,
                 )
-            )
+            except Superseded as given_up:
+                log.warning("%s", given_up)
+                return
+            self.records.append(record)
 
     def _lock(self, run_id: str) -> Path:
         return self._settings.home / "dispatch" / f"{run_id}.lock"

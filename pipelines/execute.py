@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from components.core.errors import Superseded
 from components.core.ledger.champions import has_unmirrored
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run, read_run
@@ -41,7 +42,8 @@ def run_pipeline(
     """Compile a pipeline of the use case `name`, claim a run, execute it here and record its outcome.
 
     `overrides` are pipeline arguments; `announce` is told the run's key, `notify` every step. A retraining brings the
-    `run_key` of its attempt. The outcome is in the ledger and in the record.
+    `run_key` of its attempt. The outcome is in the ledger and in the record. Raises Superseded when the request that
+    the run was started for no longer waits for it.
     """
     case = read_case(settings.feature_repo, name)
     require_writable(settings.home)
@@ -54,7 +56,10 @@ def run_pipeline(
     ir = compile_pipeline(case, pipeline, applied_definitions(settings, name))
     run_key = run_key or new_run_key(name)
     announce(run_key)
-    claim_run(ledger, run_key, run_key, pipeline, name)
+    if not claim_run(ledger, run_key, run_key, pipeline, name):
+        raise Superseded(
+            f"run {run_key} is not to be executed", measured="its request no longer waits for this attempt"
+        )
     record = run_locally(
         settings, run_key=run_key, pipeline=pipeline, use_case=name, ir=ir, arguments=overrides, notify=notify
     )
