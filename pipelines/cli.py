@@ -21,6 +21,7 @@ COMMANDS = {
     "hold": "pipelines.commands.hold",
     "ledger": "pipelines.commands.ledger",
     "lineage": "pipelines.commands.lineage",
+    "monitor": "pipelines.commands.monitor",
     "new": "pipelines.commands.new",
     "replay": "pipelines.commands.replay",
     "run": "pipelines.commands.run",

@@ -57,11 +57,12 @@ def take_over(task: Task, inherited: dict[str, str]) -> None:
     for target, stream in enumerate(task.streams):
         os.dup2(stream, target)
         os.close(stream)
-    added = {name: value for name, value in os.environ.items() if name not in inherited}
+    # What imports set is handed on, as a fresh process would find it after its own imports.
+    added = {name: value for name, value in dict(os.environ).items() if name not in inherited}
     os.environ.clear()
     os.environ.update(added | task.environment)
     forget_exit_handlers()
-    restore_blas_threads()
+    restore_blas_threads(task.environment)
     random.seed()
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
@@ -80,13 +81,13 @@ def forget_exit_handlers() -> None:
         atexit.register(util._exit_function)
 
 
-def restore_blas_threads() -> None:
+def restore_blas_threads(environment: dict[str, str]) -> None:
     """Give BLAS the threads that it takes by itself in a fresh process; the server keeps it at one."""
     if "numpy" not in sys.modules:
         return
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-    chosen = next((os.environ[n] for n in BLAS_THREADS if os.environ.get(n, "").isdigit()), "0")
+    chosen = next((environment[n] for n in BLAS_THREADS if environment.get(n, "").isdigit()), "0")
     threads = int(chosen) or len(os.sched_getaffinity(0))
     for library in ThreadpoolController().lib_controllers:
         if library.internal_api == "openblas":

@@ -24,7 +24,7 @@ def ui(host: str, port: int) -> None:
         raise DataError(
             "there are no Evidently reports yet",
             measured=f"{workspace} does not exist",
-            next_step="driftline run monitoring --use-case flights",
+            next_step="driftline run monitoring --use-case USE_CASE",
         )
     click.echo(f"Evidently's reports on http://{host}:{port}", err=True)
     arguments = ["ui", "--workspace", str(workspace), "--host", host, "--port", str(port)]
