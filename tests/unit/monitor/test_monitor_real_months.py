@@ -143,7 +143,7 @@ FLIGHT_FAULTS: dict[str, tuple[dict[str, Edit], str, list[str]]] = {
     "swapped categories": (
         {"origin": lambda v: v["dest"], "dest": lambda v: v["origin"]},
         "swaps",
-        ["origin and dest"],
+        ["dest and origin are swapped"],
     ),
     "swapped numbers": (
         {"temp_f": lambda v: v["dew_point_f"], "dew_point_f": lambda v: v["temp_f"]},
