@@ -1,7 +1,7 @@
 """What the steps of a local run import: loaded once by the fork server, before the step that needs it."""
 
 # Heavy modules by step, in the order of the pipelines. A step that is not here imports little and starts a Python
-# of its own. Not listed on purpose: onnxruntime and bentoml's server start threads when they are imported, and `monitor`
+# of its own. Not listed on purpose: onnxruntime and bentoml start threads when they are imported, and `monitor`
 # imports Evidently (7 CPU-seconds) only where its report is wanted.
 ARROW = ("pyarrow.compute", "pyarrow.parquet", "pandas")
 EXPECTATIONS = (*ARROW, "scipy.stats", "great_expectations", "components.validate.judge")
