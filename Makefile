@@ -7,6 +7,9 @@ EXHAUSTIVE := tests/properties/test_ledger_interleavings.py tests/unit/promote/t
 	tests/unit/core/test_core_ledger_retraining_kill.py
 STAMP := .venv/.installed-$(or $(EXTRA),dev)
 
+# Compiled once, imported fast: without bytecode every step compiles its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-exhaustive check bench compile lock golden clean
 

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from components.core.settings import silence_libraries
+from components.core.typechecks import skip_typechecks
 from pipelines.fork_child import Task, run_task
 from pipelines.fork_client import requested_step
 from pipelines.preload import PRELOAD
@@ -190,6 +191,7 @@ def main() -> None:
     server = Server(listener, sys.argv[2].split(","))
     os.environ.update(THREADLESS, _KFP_RUNTIME="true")
     silence_libraries()
+    skip_typechecks()
     load("kfp.dsl.executor_main")
     load("threadpoolctl")
     server.run()

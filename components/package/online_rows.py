@@ -10,6 +10,7 @@ from typing import Any
 
 from components.core.online_store import ENTITY_KEY_VERSION, online_store_config
 from components.core.serving import ServingSpec
+from components.core.typechecks import skip_typechecks
 
 
 class OnlineRows:
@@ -17,6 +18,7 @@ class OnlineRows:
 
     def __init__(self, registry: Path, spec: ServingSpec, path: Path) -> None:
         """Create the tables of the model's views in a new SQLite file."""
+        skip_typechecks()
         from feast import FeatureView
         from feast.infra.online_stores.helpers import get_online_store_from_config
         from feast.protos.feast.core.Registry_pb2 import Registry

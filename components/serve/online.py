@@ -15,6 +15,7 @@ from typing import Any
 from components.core.errors import FeatureError
 from components.core.online_store import ENTITY_KEY_VERSION, online_store_config
 from components.core.serving import ServingSpec
+from components.core.typechecks import skip_typechecks
 from components.serve.lookups import Lookup, RedisPipeline, Row, ViewByView
 from components.serve.views import View, read_views
 
@@ -35,6 +36,7 @@ class OnlineReader:
 
     def __init__(self, registry: Path, spec: ServingSpec, url: str) -> None:
         """Prepare views and store. Raises FeatureError when the registry does not fit, ConfigError for a bad URL."""
+        skip_typechecks()
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
         from feast.protos.feast.types.Value_pb2 import Value
         from feast.repo_config import RepoConfig

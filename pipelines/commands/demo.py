@@ -19,6 +19,7 @@ DEFAULT_WATCHED = "2013-06-01"
 @click.option("--watch", "watched", default="", help="First day of the window to watch. Default: a telling one.")
 def command(use_case: str, watched: str) -> int:
     """Train a first model, let it predict, watch it, retrain it if that is justified, and ask the champion."""
+    from components.core.clock import parse_instant
     from pipelines.answer import answer_once
     from pipelines.catalog import read_case
     from pipelines.commands.monitoring_summary import made
@@ -48,9 +49,11 @@ def command(use_case: str, watched: str) -> int:
     click.echo(summarize(settings, first))
     if first.state not in ("succeeded", "refused"):
         return exit_code(first.state)
+    # The whole time since the first training: a season looks like a fault to whoever saw nothing in between.
+    served_from = min(tick.scored_from, parse_instant(case.bootstrap_as_of or tick.scored_from.isoformat()))
     as_of = tick.as_of.isoformat()
     click.echo(f"{clock} on the virtual clock it is {tick.as_of:%d %B %Y}: the model has predicted until today")
-    scored = run("scoring", as_of=as_of, first=f"{tick.scored_from:%Y-%m-%d}", last=f"{tick.as_of:%Y-%m-%d}")
+    scored = run("scoring", as_of=as_of, first=f"{served_from:%Y-%m-%d}", last=f"{tick.as_of:%Y-%m-%d}")
     watching = run("monitoring", as_of=as_of)
     for record in (scored, watching):
         if record.state != "succeeded":
