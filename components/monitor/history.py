@@ -5,6 +5,7 @@ period that was found broken never becomes part of what later ones are compared 
 """
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 
 import numpy as np
@@ -34,6 +35,14 @@ class History:
     @property
     def window(self) -> slice:
         return slice(self.reference + self.past, len(self.periods))
+
+    @cached_property
+    def is_blind(self) -> bool:
+        """Whether what is judged first came long after the reference, with too little seen in between."""
+        if not self.reference or self.past >= ENOUGH_PERIODS or self.start == len(self.periods):
+            return False
+        seen, judged = (date.fromisoformat(self.periods.first[p]) for p in (self.reference - 1, self.start))
+        return (judged - seen).days > RECENT_PERIODS
 
     @property
     def judged(self) -> range:

@@ -153,6 +153,13 @@ def test_a_fault_that_goes_on_is_still_found(check: Any, world: Any) -> None:
     assert {r.check for r in reasons} == {"units"}
 
 
+def test_after_a_blind_month_a_change_of_unit_may_be_a_season(check: Any) -> None:
+    celsius = {"temp_f": lambda v: (v["temp_f"].astype(float) - 32) / 1.8}
+    (reason,) = check(celsius, since=APRIL[0], months=(APRIL,))
+    assert (reason.check, reason.severity) == ("units", "warning")
+    assert "this may be a season" in reason.message
+
+
 def test_one_bad_day_of_a_month_is_a_warning(check: Any) -> None:
     (reason,) = check({"humidity_pct": lambda v: [None] * len(v["hour"])}, since="2024-03-31")
     assert (reason.check, reason.severity) == ("nulls", "warning")
