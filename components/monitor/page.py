@@ -11,7 +11,7 @@ from components.core.verdict import Reason
 from components.monitor import plots
 from components.monitor.watched import WatchedModel
 
-FELL = {True: ("failed", "✗ fell"), False: ("passed", "✓ held"), None: ("warned", "? unknown")}
+FELL = {True: ("failed", "✗ worse"), False: ("passed", "✓ held"), None: ("warned", "? unknown")}
 
 
 def sentence(found: Evidence) -> str:
@@ -107,7 +107,7 @@ def _performance(measured: list[Performance]) -> str:
     )
     figure = plots.performance_plot(measured)
     shown = (
-        f"<figure>{figure}<figcaption>Intervals come from resampled days. A metric fell when the window is worse than "
+        f"<figure>{figure}<figcaption>Intervals come from resampled days. A metric got worse when the window is beyond "
         "the bad end of the gate's interval and its own interval excludes the gate's estimate.</figcaption></figure>"
         if figure
         else ""
