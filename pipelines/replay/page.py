@@ -80,7 +80,7 @@ def _performance(lines: list[Line]) -> str:
             axes.plot(values, marker=marker, markersize=5, color=colour, label=line.play.policy)
         axes.set_xticks(range(len(lines[0].performance)), _labels(lines[0]))
         axes.set(ylabel=lines[0].metric)
-        axes.legend(ncols=len(lines), loc="lower left")
+        axes.legend(ncols=len(lines), loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
     plot = draw(paint, "Performance per window and policy", (9.0, 3.2))
     note = "On every prediction of the window whose label came, whichever version made it. Same rows for all policies."
@@ -99,7 +99,7 @@ def _drift(lines: list[Line]) -> str:
                     axes.plot(position, predictions[position], marker=marker, markersize=10, color=colour, alpha=0.35)
         axes.set_xticks(range(len(lines[0].play.ticks)), _labels(lines[0]))
         axes.set(ylabel="Jensen-Shannon distance", ylim=(0, None))
-        axes.legend(ncols=len(lines), loc="upper left")
+        axes.legend(ncols=len(lines), loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
     plot = draw(paint, "Drift scores per window and policy", (9.0, 3.2))
     note = (
