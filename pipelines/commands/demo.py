@@ -49,6 +49,8 @@ def command(use_case: str, watched: str) -> int:
     click.echo(summarize(settings, first))
     if first.state not in ("succeeded", "refused"):
         return exit_code(first.state)
+    if first.state == "refused":
+        click.echo("this home has a champion already and goes on with it; a fresh DRIFTLINE_HOME shows the whole story")
     # The whole time since the first training: a season looks like a fault to whoever saw nothing in between.
     served_from = min(tick.scored_from, parse_instant(case.bootstrap_as_of or tick.scored_from.isoformat()))
     as_of = tick.as_of.isoformat()
