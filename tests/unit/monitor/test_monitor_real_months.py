@@ -79,7 +79,7 @@ class Year:
         return found
 
 
-@pytest.fixture(scope="session", params=["flights", "wind"])
+@pytest.fixture(scope="session")
 def year(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Year:
     home = tmp_path_factory.mktemp(f"year-{request.param}")
     settings = Settings(
@@ -103,6 +103,7 @@ def year(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("days", [0, 7])
+@pytest.mark.parametrize("year", ["flights", "wind"], indirect=True)
 def test_no_real_window_is_broken(year: Year, days: int) -> None:
     critical = []
     windows = year.windows(days)
@@ -157,9 +158,8 @@ FLIGHT_FAULTS: dict[str, tuple[dict[str, Edit], str, list[str]]] = {
 @pytest.mark.parametrize("month", [4, 7, 10])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "last-three-days"])
 @pytest.mark.parametrize("fault", FLIGHT_FAULTS)
+@pytest.mark.parametrize("year", ["flights"], indirect=True)
 def test_a_fault_in_a_real_month_is_named(year: Year, month: int, whole: bool, fault: str) -> None:
-    if year.manifest.use_case != "flights":
-        pytest.skip("faults of flights")
     first = datetime(2013, month, 1, tzinfo=UTC)
     last = datetime(2013, month + 1, 1, tzinfo=UTC)
     rows = year.between(first, last)
