@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from components.core.ledger.runs import FinalState, RunState
 from components.core.settings import Settings
-from components.core.storage import write_text
+from components.core.storage import cannot_write, write_text
 from pipelines.events import Reader, Step
 
 IR = "pipeline.yaml"
@@ -62,7 +62,8 @@ def run_locally(
 ) -> RunRecord:
     """Execute a compiled pipeline and return its record.
 
-    Every step is a subprocess of its own. On Ctrl-C all steps are ended and the record says `cancelled`.
+    Every step is a subprocess of its own. On Ctrl-C all steps are ended and the record says `cancelled`. Raises
+    StorageFailed when the log cannot be written.
     """
     folder = settings.runs / run_key
     write_text(folder / IR, ir)
@@ -96,6 +97,8 @@ def run_locally(
                 reader.feed(line)
     except KeyboardInterrupt:
         cancelled = True
+    except OSError as error:
+        raise cannot_write(folder / LOG, error) from error
     finally:
         code = end_group(worker)
         for pipe in (worker.stdin, worker.stdout):

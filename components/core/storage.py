@@ -49,15 +49,20 @@ def _place(path: Path, write: Callable[[Path], object], publish: Callable[[Path]
         temporary.chmod(0o644)
         publish(temporary)
     except OSError as error:
-        raise StorageFailed(
-            f"cannot write {path}",
-            measured=error.strerror or str(error),
-            allowed="a writable folder with free space",
-            next_step="free space or point DRIFTLINE_HOME at a writable folder, then run the command again",
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> StorageFailed:
+    """Return what to raise for a file that the system would not write."""
+    return StorageFailed(
+        f"cannot write {path}",
+        measured=error.strerror or str(error),
+        allowed="a writable folder with free space",
+        next_step="free space or point DRIFTLINE_HOME at a writable folder, then run the command again",
+    )
 
 
 def require_writable(folder: Path) -> None:
