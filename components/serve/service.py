@@ -5,6 +5,7 @@ pydantic model as output, no access log, and no tracing spans. Metrics and healt
 """
 
 import asyncio
+import gc
 import logging
 import time
 from pathlib import Path
@@ -57,6 +58,9 @@ def create_service(folder: Path) -> Any:
             self.log = None
             if settings.inference_log:
                 self.log = InferenceWriter(settings.inference_log, spec, self.metrics.count_logged)
+            # What start-up made stays: full collections, which waiting rows make more frequent, need not look at it.
+            gc.collect()
+            gc.freeze()
 
         @bentoml.on_shutdown  # type: ignore[untyped-decorator]
         def close(self) -> None:
