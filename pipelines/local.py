@@ -141,8 +141,7 @@ def task_environment(settings: Settings, run_key: str) -> dict[str, str]:
     """Return the environment of the steps: ours, with every address made absolute."""
     return {
         **os.environ,
-        "DRIFTLINE_HOME": str(settings.home),
-        "DRIFTLINE_FEATURE_REPO": str(settings.feature_repo),
+        **settings.environment(),
         "DRIFTLINE_RUN_KEY": run_key,
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",

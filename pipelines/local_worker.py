@@ -21,7 +21,7 @@ from pipelines.preload import preloaded_steps
 def main() -> None:
     """Run the pipeline; the exit code is 0 only if every task succeeded."""
     ir, arguments, root = (Path(argument) for argument in sys.argv[1:4])
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
 
     with forking_python(preloaded_steps(ir.read_text(encoding="utf-8"))) as python:
         leave_out_api_client()
@@ -40,7 +40,8 @@ def leave_out_api_client() -> None:
     sys.modules["kfp.client"] = client
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Wait for the end of standard input, then end the process group that this process leads."""
     sys.stdin.read()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

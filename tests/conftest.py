@@ -24,7 +24,7 @@ import pytest
 import sqlalchemy as sa
 
 from components.core.ledger.engine import migrate, open_ledger
-from components.core.settings import QUIET, Settings
+from components.core.settings import QUIET, Settings, embedded_settings
 
 # Continuous integration repeats the same examples; everybody else draws new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -233,12 +233,4 @@ def ledger(ledger_url: str) -> sa.Engine:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Return embedded settings with all state below the test's own folder; `feature_repo` is the repository's own."""
-    home = tmp_path / "home"
-    return Settings(
-        home=home,
-        feature_repo=REPOSITORY / "feature_repo",
-        ledger_url=f"sqlite:///{home}/ledger.db",
-        mlflow_uri=f"sqlite:///{home}/mlflow/mlflow.db",
-        feature_registry_url=f"sqlite:///{home}/feast/registry.db",
-        online_store_url=f"sqlite:///{home}/feast/online.db",
-    )
+    return embedded_settings(tmp_path / "home", REPOSITORY / "feature_repo")

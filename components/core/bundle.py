@@ -47,6 +47,17 @@ class Encoding(BaseModel):
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 
+    def require_finite(self, matrix: npt.NDArray[np.float32]) -> None:
+        """Raise DataError for an infinite number in encoded rows: no trainer accepts it, no model was made for it."""
+        infinite = [name for position, name in enumerate(self.names) if np.isinf(matrix[:, position]).any()]
+        if infinite:
+            raise DataError(
+                "inputs hold infinite numbers, or numbers that float32 cannot hold",
+                measured=", ".join(infinite),
+                allowed="finite numbers below 3.4e38, or null",
+                next_step="use NULLIF or a CASE in the table's SQL",
+            )
+
     def encode(self, values: Mapping[str, Sequence[Any]], rows: int) -> npt.NDArray[np.float32]:
         """Turn columns of raw values into a float32 matrix [rows, k]; None and unknown become NaN."""
         matrix = np.full((rows, len(self.columns)), np.nan, dtype=np.float32)
@@ -98,7 +109,12 @@ class ModelCard(BaseModel):
     @property
     def release(self) -> str:
         """Identity of the model under its version: what a Bento is built for, once."""
-        return json_digest([self.use_case, self.version, self.model])
+        return release_of(self.use_case, self.version, self.model)
+
+
+def release_of(use_case: str, version: int, model: str) -> str:
+    """Return the identity of a model under its version; `model` is its digest."""
+    return json_digest([use_case, version, model])
 
 
 def model_digest(folder: Path) -> str:

@@ -25,6 +25,12 @@ def by_entity(entities: Iterable[str]) -> dict[str, str]:
     return {**{KEY + name: name for name in entities}, "as_of": "event_timestamp"}
 
 
+def joined_ids(rows: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:
+    """Return the text that names each prediction: its id columns joined by a space, as batch scoring names requests."""
+    texts = [rows.column(name).cast(pa.string()) for name in ids]
+    return pc.binary_join_element_wise(*texts, " ") if rows.num_rows else pa.chunked_array([[]], pa.string())
+
+
 def join_labels(
     predictions: pa.Table,
     labels: pa.Table,

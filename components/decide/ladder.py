@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from components.core.calendar import window_of
 from components.core.digests import json_digest
 from components.core.evidence import DriftTest, Evidence
 from components.core.ledger.decisions import Rung
@@ -122,12 +123,9 @@ def windows_before(first: datetime, config: Monitor) -> list[tuple[datetime, dat
     """Return the `of_windows - 1` calendar windows before the one that begins at `first`, newest first."""
     found = []
     for _ in range(config.of_windows - 1):
-        if config.window == "month":
-            earlier = (first - timedelta(days=1)).replace(day=1)
-        else:
-            earlier = first - timedelta(days=7 if config.window == "week" else 1)
-        found.append((earlier, first))
-        first = earlier
+        earlier = window_of(config.window, first - timedelta(microseconds=1))
+        found.append((earlier.first, earlier.last))
+        first = earlier.first
     return found
 
 

@@ -10,10 +10,9 @@ from components.core.bootstrap import Interval, draw_days, interval, resample
 from components.core.evidence import Performance
 from components.core.label_join import LABEL
 from components.core.metrics import Floats, Ints, Metric, measure, sign
-from components.core.profile import HoldoutPerformance
+from components.core.profile import HoldoutPerformance, utc_days
 from components.core.sections import Evaluate
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 NAMES: dict[Metric, str] = {
     "auc": "AUC",
     "logloss": "log loss",
@@ -35,14 +34,12 @@ def judge_performance(
     """
     known = rows.filter(pc.and_(pc.is_valid(rows.column(LABEL)), pc.is_valid(rows.column("prediction"))))
     labels, predictions = (_floats(known, name) for name in (LABEL, "prediction"))
-    days, day = np.unique(
-        known.column("as_of").cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY, return_inverse=True
-    )
+    days, day = utc_days(known.column("as_of"))
     metrics: Sequence[Metric] = [config.metric, "ece"] if task == "classification" else [config.metric]
     return [
         judge_metric(
             metric,
-            _estimate(metric, labels, predictions, day.astype(np.intp), len(days), config),
+            _estimate(metric, labels, predictions, day, len(days), config),
             holdout.metrics.get(metric, Interval(estimate=None)),
             rows=labels.size,
             days=len(days),

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.core.metrics import Floats, Ints
+from components.core.profile import utc_days
 from components.core.training_set import Input
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 MIN_PERIOD_ROWS = 40
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -65,8 +65,7 @@ class Periods:
 def summarise(rows: pa.Table, inputs: Sequence[Input], *, prefix: str, instant: str) -> Periods:
     """Sum up the inputs that the rows have, by period of `instant`; a number that is text is left out."""
     table = rows.sort_by(instant)
-    days = table.column(instant).cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY
-    dates, day = np.unique(days, return_inverse=True)
+    dates, day = utc_days(table.column(instant))
     group = _group_days(np.bincount(day, minlength=len(dates)))
     period = group[day]
     count = int(group.max(initial=-1)) + 1
@@ -80,12 +79,11 @@ def summarise(rows: pa.Table, inputs: Sequence[Input], *, prefix: str, instant: 
             categories[column.name] = _category(values, period, count)
         elif pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
             numbers[column.name] = _number(values, period, count)
-    texts = [str(np.datetime64(int(d), "D")) for d in dates]
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     ends = np.flatnonzero(np.diff(group, append=count))
     return Periods(
-        first=[texts[i] for i in starts],
-        last=[texts[i] for i in ends],
+        first=[dates[i] for i in starts],
+        last=[dates[i] for i in ends],
         rows=np.bincount(period, minlength=count),
         of_row=period,
         numbers=numbers,

@@ -5,6 +5,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+from components.core.calendar import last_window
 from components.core.clock import parse_instant
 from components.core.errors import DataError
 from components.core.evidence import Evidence, write_evidence
@@ -12,7 +13,6 @@ from components.core.sections import Evaluate, Monitor, Problem
 from components.core.settings import Settings
 from components.core.storage import write_text
 from components.core.tables import read_snapshot
-from components.monitor.calendar import last_window
 from components.monitor.evidently_report import write_report
 from components.monitor.measuring import measure_window
 from components.monitor.page import render_page, sentence

@@ -14,7 +14,7 @@ from components.core.champion import require_champion
 from components.core.errors import DataError
 from components.core.evidence import Window
 from components.core.inference_log import log_schema, read_predictions
-from components.core.label_join import LABEL, LABEL_TIMESTAMP, by_entity, join_labels
+from components.core.label_join import LABEL, LABEL_TIMESTAMP, by_entity, join_labels, joined_ids
 from components.core.profile import HOLDOUT, PREDICTION, REFERENCE, HoldoutPerformance, Profile, read_profile
 from components.core.sections import Problem
 from components.core.serving import ServingSpec, extract_model
@@ -148,12 +148,6 @@ def with_labels(rows: pa.Table, labels: pa.Table, problem: Problem, as_of: datet
 
 
 REQUEST_ID = "joined_request_id"
-
-
-def joined_ids(labels: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:
-    """Return the text that identifies each prediction: its id columns joined by a space."""
-    texts = [labels.column(name).cast(pa.string()) for name in ids]
-    return pc.binary_join_element_wise(*texts, " ") if labels.num_rows else pa.chunked_array([[]], pa.string())
 
 
 def _same_instants(labels: pa.Table, rows: pa.Table) -> pa.Table:

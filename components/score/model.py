@@ -76,14 +76,7 @@ def answer(model: Model, rows: pa.Table, served_at: datetime) -> pa.Table:
     rows = rows.filter(pa.array(~refused(spec, rows)))
     with np.errstate(over="ignore"):
         inputs = encode_inputs(model.encoding, rows)
-    infinite = [name for position, name in enumerate(model.encoding.names) if np.isinf(inputs[:, position]).any()]
-    if infinite:
-        raise DataError(
-            "inputs hold infinite numbers, or numbers that float32 cannot hold",
-            measured=", ".join(infinite),
-            allowed="finite numbers below 3.4e38, or null",
-            next_step="use NULLIF or a CASE in the table's SQL",
-        )
+    model.encoding.require_finite(inputs)
     predictions = model.graph.predict(inputs) if rows.num_rows else np.empty(0, dtype=np.float32)
     wrong = int((~np.isfinite(predictions)).sum())
     if wrong:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from components.core.digests import file_digest
 from components.core.errors import DataError
+from components.core.label_join import joined_ids
 from components.core.training_set import ROWS, TrainingSet, read_manifest
 
 REQUEST = "__request_id"
@@ -32,8 +33,7 @@ def read_rows(folder: Path, use_case: str) -> tuple[TrainingSet, pa.Table]:
             next_step="run the step scoring-set again",
         )
     table = pq.read_table(folder / ROWS)
-    ids = [table.column(name).combine_chunks().cast(pa.string()) for name in description.id]
-    table = table.append_column(REQUEST, pc.binary_join_element_wise(*ids, " "))
+    table = table.append_column(REQUEST, joined_ids(table, description.id))
     distinct = pc.count_distinct(table.column(REQUEST)).as_py()
     if distinct != table.num_rows:
         raise DataError(

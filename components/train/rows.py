@@ -93,14 +93,7 @@ def encode(encoding: Encoding, table: pa.Table) -> Matrix:
     }
     with np.errstate(over="ignore"):
         matrix = encoding.encode(values, table.num_rows)
-    infinite = [name for position, name in enumerate(encoding.names) if np.isinf(matrix[:, position]).any()]
-    if infinite:
-        raise DataError(
-            "inputs hold infinite numbers, or numbers that float32 cannot hold",
-            measured=", ".join(infinite),
-            allowed="finite numbers below 3.4e38, or null",
-            next_step="use NULLIF or a CASE in the table's SQL",
-        )
+    encoding.require_finite(matrix)
     return matrix
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from components.core.settings import Settings
+from pipelines.commands.summary import outline
 from pipelines.local import RunRecord
 from pipelines.reports import artifact, metrics
 
@@ -36,18 +37,9 @@ def as_json_document(settings: Settings, record: RunRecord) -> dict[str, Any]:
     measured = metrics(record, "score")
     output = artifact(record, "score", "predictions")
     counts = ("rows", "rows_unanswered", "days_scored", "days_kept")
-    finished = record.finished_at or record.started_at
     versions, example = _look_into(output) if output and measured else ([], "")
     return {
-        "run": record.id,
-        "use_case": record.use_case,
-        "pipeline": record.pipeline,
-        "state": record.state,
-        "seconds": round((finished - record.started_at).total_seconds(), 1),
-        "steps": [{"name": s.name, "state": s.state, "seconds": round(s.seconds, 1)} for s in record.steps],
-        "failure": record.failed_step.failure.model_dump()
-        if record.failed_step and record.failed_step.failure
-        else None,
+        **outline(record),
         **{name: int(measured[name]) if measured else None for name in counts},
         "mean_prediction": measured.get("mean_prediction"),
         "model_versions": versions,

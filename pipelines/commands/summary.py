@@ -44,18 +44,24 @@ def as_json_document(settings: Settings, record: RunRecord) -> dict[str, Any]:
     champion = read_champion(open_ledger(settings.ledger_url), record.use_case)
     verdicts = {step: verdict(record, step) for step in ("validate", "evaluate")}
     return {
+        **outline(record),
+        "verdicts": {step: found.model_dump(mode="json") for step, found in verdicts.items() if found},
+        "champion": champion.model_dump(mode="json") if champion else None,
+        "reports": [str(path) for path in published_reports(settings, record.id)],
+    }
+
+
+def outline(record: RunRecord) -> dict[str, Any]:
+    """Return what a run of any pipeline says about itself."""
+    failed = record.failed_step
+    return {
         "run": record.id,
         "use_case": record.use_case,
         "pipeline": record.pipeline,
         "state": record.state,
         "seconds": round(_seconds(record), 1),
         "steps": [{"name": s.name, "state": s.state, "seconds": round(s.seconds, 1)} for s in record.steps],
-        "verdicts": {step: found.model_dump(mode="json") for step, found in verdicts.items() if found},
-        "failure": record.failed_step.failure.model_dump()
-        if record.failed_step and record.failed_step.failure
-        else None,
-        "champion": champion.model_dump(mode="json") if champion else None,
-        "reports": [str(path) for path in published_reports(settings, record.id)],
+        "failure": failed.failure.model_dump() if failed and failed.failure else None,
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from components.core.bundle import ModelCard, model_digest, read_card
+from components.core.bundle import ModelCard, model_digest, read_card, release_of
 from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError, DriftlineError
 from components.core.ledger.bentos import Bento, read_bento
@@ -46,8 +46,7 @@ class Subject:
 def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], scratch: Path) -> Subject:
     """Collect what is kept of a model version; `scratch` takes its files. Raises LedgerError."""
     use_case, version, digest = model
-    # What `ModelCard.release` computes; the card itself lies in the archive that is looked for.
-    release = json_digest([use_case, version, digest])
+    release = release_of(use_case, version, digest)
     bento = read_bento(ledger, release)
     promotions = [p for p in list_promotions(ledger, use_case) if p.version == version]
     record = read_record(settings, promotions[-1].run_id) if promotions else None

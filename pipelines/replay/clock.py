@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
+from components.core.calendar import window_of
 from components.core.clock import parse_instant
 from components.core.errors import ConfigError
 from components.core.evidence import Window
 from components.core.sections import Monitor
-from components.monitor.calendar import window_of
 
 DAY = timedelta(days=1)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.bootstrap import Interval
-from components.monitor.calendar import last_window
+from components.core.calendar import last_window
 from components.monitor.performance import judge_metric
 from components.monitor.units import CONVERSIONS, key, undo
 

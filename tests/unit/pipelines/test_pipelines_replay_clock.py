@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.core.calendar import last_window, window_of
 from components.core.errors import ConfigError
 from components.core.sections import Monitor
-from components.monitor.calendar import last_window, window_of
 from pipelines.replay.clock import ceil_day, parse_span, plan_ticks
 
 UNITS = st.sampled_from(["day", "week", "month"])
