@@ -52,8 +52,11 @@ _TAIL = {"stale": _NAMES, "missing": _NAMES, "prediction": pa.float64()}
 _KEY_TYPES = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
 _DAY_MICROS = 86_400_000_000
 
-Entry = tuple[str, float, float, str, Sequence[Mapping[str, Any]], Sequence[str], Sequence[str], Sequence[float]]
-"""One answered request: id, answered at and as of (Unix seconds), route, rows, stale, missing, a prediction per row."""
+Entry = tuple[str, float, float, str, Sequence[Sequence[Any]], Sequence[str], Sequence[str], Sequence[float]]
+"""One answered request: id, answered at and as of (Unix seconds), route, rows, stale, missing, a prediction per row.
+
+A row holds the values of `row_names`.
+"""
 
 
 class Origin(BaseModel):
@@ -76,6 +79,16 @@ def log_schema(spec: ServingSpec) -> pa.Schema:
     return pa.schema(list({**_HEAD, **keys, **inputs, **_TAIL}.items()))
 
 
+def row_names(spec: ServingSpec) -> tuple[str, ...]:
+    """Return the names of a row's values: entities (read only where the route takes keys), then inputs."""
+    return (*spec.entities, *(column.name for column in spec.inputs))
+
+
+def row_values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return a row's values by `row_names`; a name that the row does not have is null."""
+    return tuple(map(row.get, names))
+
+
 def encode(spec: ServingSpec, entries: Sequence[Entry]) -> pa.Table:
     """Turn answered requests into rows of `log_schema`, in order."""
     flat = [
@@ -84,8 +97,14 @@ def encode(spec: ServingSpec, entries: Sequence[Entry]) -> pa.Table:
         for number, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
     ]
     ids, numbers, served_at, as_of, routes, rows, stale, missing, predictions = zip(*flat, strict=True)
-    keyed: list[Mapping[str, Any]] = [row if route in KEYED else {} for row, route in zip(rows, routes, strict=True)]
     schema = log_schema(spec)
+    values = list(zip(*rows, strict=True))
+    keyed = [route in KEYED for route in routes]
+    keys = [
+        [value if known else None for value, known in zip(column, keyed, strict=True)]
+        for column in values[: len(spec.entities)]
+    ]
+    inputs = values[len(spec.entities) :]
     columns = {
         "request_id": pa.array(ids, pa.string()),
         "row": pa.array(numbers, pa.int32()),
@@ -94,10 +113,9 @@ def encode(spec: ServingSpec, entries: Sequence[Entry]) -> pa.Table:
         "route": pa.array(routes, pa.string()),
         "model_version": pa.repeat(pa.scalar(spec.version, pa.int64()), len(flat)),
         "model": pa.repeat(spec.model, len(flat)),
-        **{KEY + n: _values([row.get(n) for row in keyed], schema.field(KEY + n).type) for n in spec.entities},
         **{
-            INPUT + c.name: _values([row.get(c.name) for row in rows], schema.field(INPUT + c.name).type)
-            for c in spec.inputs
+            name: _values(values, schema.field(name).type)
+            for name, values in zip(schema.names[len(_HEAD) : -len(_TAIL)], [*keys, *inputs], strict=True)
         },
         "stale": pa.array(stale, _NAMES),
         "missing": pa.array(missing, _NAMES),
@@ -110,7 +128,7 @@ def _instants(seconds: Sequence[float]) -> pa.Array:
     return pa.array(np.rint(np.array(seconds) * 1e6).astype(np.int64)).view(TIMESTAMP)
 
 
-def _values(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

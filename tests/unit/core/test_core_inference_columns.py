@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.inference_columns import encode_columns
-from components.core.inference_log import BATCH_SCORING, READY, Entry, encode
+from components.core.inference_log import BATCH_SCORING, READY, Entry, encode, row_names, row_values
 from components.core.serving import ServingSpec
 from components.core.training_set import Input
 
@@ -60,7 +60,7 @@ def test_columns_equal_rows(rows: list[dict[str, Any]], route: str, chunks: int)
             START.timestamp(),
             instants[n].timestamp(),
             route,
-            [row],
+            [row_values(row_names(SPEC), row)],
             [],
             [name for name in ("late", "kind") if row[name] is None],
             [float(predictions[n])],

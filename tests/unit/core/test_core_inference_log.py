@@ -19,6 +19,8 @@ from components.core.inference_log import (
     log_schema,
     part_files,
     read_predictions,
+    row_names,
+    row_values,
     split_days,
     write_part,
 )
@@ -47,12 +49,33 @@ def make_spec(version: int = 1, **kinds: Any) -> ServingSpec:
     )
 
 
-def entry(name: str = "a", as_of: datetime = NOW, route: str = LOOKUP, **row: Any) -> Entry:
-    return (name, NOW.timestamp(), as_of.timestamp(), route, [row], ["distance"], [], [0.25])
+Served = tuple[str, datetime, str, list[dict[str, Any]]]
 
 
-def put(root: Path, spec: ServingSpec, entries: list[Entry], writer: str = "w", sequence: int = 0) -> None:
-    for day, table in split_days(encode(spec, entries)):
+def entry(name: str = "a", as_of: datetime = NOW, route: str = LOOKUP, **row: Any) -> Served:
+    return (name, as_of, route, [row])
+
+
+def encoded(spec: ServingSpec, served: list[Served]) -> pa.Table:
+    names = row_names(spec)
+    entries: list[Entry] = [
+        (
+            name,
+            NOW.timestamp(),
+            as_of.timestamp(),
+            route,
+            [row_values(names, row) for row in rows],
+            ["distance"],
+            [],
+            [0.25 + n for n in range(len(rows))],
+        )
+        for name, as_of, route, rows in served
+    ]
+    return encode(spec, entries)
+
+
+def put(root: Path, spec: ServingSpec, served: list[Served], writer: str = "w", sequence: int = 0) -> None:
+    for day, table in split_days(encoded(spec, served)):
         origin = Origin(writer=writer, sequence=sequence, written=table.num_rows, dropped=0)
         write_part(root, spec.use_case, day, table, origin)
 
@@ -92,13 +115,11 @@ def test_a_route_without_keys_has_none(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_batch_are_numbered(tmp_path: Path) -> None:
-    rows = [{"distance": float(n)} for n in range(3)]
-    batch: Entry = ("b", NOW.timestamp(), NOW.timestamp(), READY, rows, (), (), [0.1, 0.2, 0.3])
-    put(tmp_path, make_spec(), [batch])
+    put(tmp_path, make_spec(), [("b", NOW, READY, [{"distance": float(n)} for n in range(3)])])
     table = read_predictions(tmp_path, "rides", NOW, NOW + DAY)
     assert table.column("row").to_pylist() == [0, 1, 2]
     assert table.column("input_distance").to_pylist() == [0.0, 1.0, 2.0]
-    assert table.column("prediction").to_pylist() == [0.1, 0.2, 0.3]
+    assert table.column("prediction").to_pylist() == [0.25, 1.25, 2.25]
 
 
 def test_values_of_another_type_are_logged_as_the_model_reads_them(tmp_path: Path) -> None:
@@ -177,7 +198,7 @@ def test_what_is_being_written_is_not_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "rides").mkdir()
     (tmp_path / "rides" / "2013-04-01").write_text("in the way")
-    table = encode(make_spec(), [entry()])
+    table = encoded(make_spec(), [entry()])
     with pytest.raises(StorageFailed):
         write_part(tmp_path, "rides", "2013-04-01", table, Origin(writer="w", sequence=0, written=1, dropped=0))
     assert [p.name for p in (tmp_path / "rides").iterdir()] == ["2013-04-01"]

@@ -54,8 +54,7 @@ def spec(use_case: str = "rides", version: int = 1) -> ServingSpec:
 
 def put(root: Path, described: ServingSpec, ids: list[str], at: datetime, writer: str = "w") -> Path:
     entries: list[Entry] = [
-        (name, at.timestamp(), at.timestamp(), LOOKUP, [{"carrier": "AA", "distance": None}], [], ["distance"], [0.25])
-        for name in ids
+        (name, at.timestamp(), at.timestamp(), LOOKUP, [("AA", "AA", None)], [], ["distance"], [0.25]) for name in ids
     ]
     ((day, table),) = split_days(encode(described, entries))
     origin = Origin(writer=writer, sequence=0, written=len(ids), dropped=0)
