@@ -11,6 +11,25 @@ from pipelines.titles import TITLES
 # or write to a store.
 CACHEABLE = ("train", "validate")
 
+ADDRESSES = (
+    "MLFLOW_TRACKING_URI",
+    "DRIFTLINE_OBJECT_STORE_URL",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "DRIFTLINE_KFP_HOST",
+    "DRIFTLINE_KFP_NAMESPACE",
+    "DRIFTLINE_KFP_TOKEN",
+)
+"""Keys of the ConfigMap `driftline`, each the name of its variable."""
+CREDENTIALS = (
+    "DRIFTLINE_LEDGER_URL",
+    "DRIFTLINE_FEATURE_REGISTRY_URL",
+    "DRIFTLINE_ONLINE_STORE_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+)
+"""Keys of the Secret `driftline`: addresses with passwords in them, and keys."""
+
 
 def pipeline_name(use_case: str, pipeline: str) -> str:
     """Return the name of a pipeline as Kubernetes wants it."""
@@ -31,6 +50,9 @@ def place(task: dsl.PipelineTask, resources: dict[str, Resources]) -> dsl.Pipeli
     kubernetes.use_field_path_as_env(
         task, env_name="DRIFTLINE_WORKFLOW", field_path="metadata.labels['workflows.argoproj.io/workflow']"
     )
+    # Locally the environment of the command counts.
+    kubernetes.use_config_map_as_env(task, "driftline", {name: name for name in ADDRESSES}, optional=True)
+    kubernetes.use_secret_as_env(task, "driftline", {name: name for name in CREDENTIALS}, optional=True)
     wanted = resources.get(task.name)
     if wanted is None:
         return task

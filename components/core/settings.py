@@ -37,6 +37,15 @@ class Settings(BaseModel):
     online_store_url: str
     inference_log: Path | None = None
     """Where a served model appends its predictions; None: nowhere."""
+    object_store_url: str = ""
+    """Where files of `home` that others need are kept too, such as `s3://bucket/prefix`; empty: `home` is shared itself
+    or nobody else's. Endpoint and keys are the AWS variables that every S3 client reads."""
+    kfp_host: str = ""
+    """Address of the KFP API server; empty: runs are started on this machine."""
+    kfp_namespace: str = ""
+    """Namespace of the runs where KFP serves several users; empty: single user."""
+    kfp_token: Path | None = None
+    """File with the bearer token for the KFP API, read again for each call; None: the API asks for none."""
     run_key: str = ""
     """Identity of this run: the KFP run id on a cluster, our own key locally. It is no parameter, since a
     parameter that changes with each run would defeat the cache of every step."""
@@ -80,6 +89,10 @@ class Settings(BaseModel):
             "DRIFTLINE_FEATURE_REGISTRY_URL": self.feature_registry_url,
             "DRIFTLINE_ONLINE_STORE_URL": self.online_store_url,
             "DRIFTLINE_INFERENCE_LOG": str(self.inference_log or ""),
+            "DRIFTLINE_OBJECT_STORE_URL": self.object_store_url,
+            "DRIFTLINE_KFP_HOST": self.kfp_host,
+            "DRIFTLINE_KFP_NAMESPACE": self.kfp_namespace,
+            "DRIFTLINE_KFP_TOKEN": str(self.kfp_token or ""),
         }
 
 
@@ -99,8 +112,9 @@ def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
-    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_RUN_KEY,
-    DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_OBJECT_STORE_URL,
+    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
+    MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -115,6 +129,10 @@ def load_settings() -> Settings:
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or embedded.feature_registry_url,
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
+        object_store_url=(read("DRIFTLINE_OBJECT_STORE_URL") or "").rstrip("/"),
+        kfp_host=(read("DRIFTLINE_KFP_HOST") or "").rstrip("/"),
+        kfp_namespace=read("DRIFTLINE_KFP_NAMESPACE") or "",
+        kfp_token=Path(token) if (token := read("DRIFTLINE_KFP_TOKEN")) else None,
         run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",
         mlflow_run=read("MLFLOW_RUN_ID") or "",
