@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
@@ -114,25 +115,35 @@ def _serve(
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[str]:
+def server_address() -> str:
+    """Return where test servers listen: loopback, or with KFP_HOST where a cluster's pods reach this machine."""
+    return urlsplit(os.environ.get("KFP_HOST", "")).hostname or "127.0.0.1"
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_address: str) -> Iterator[str]:
     """Start a private Redis without persistence and yield its URL."""
     _require("redis")
     import redis
 
+    password = uuid.uuid4().hex
+
     def is_ready(port: int, pid: int) -> bool:
         try:
-            return int(redis.Redis(port=port).info("server")["process_id"]) == pid
+            server = redis.Redis(server_address, port, password=password)
+            return int(server.info("server")["process_id"]) == pid
         except redis.ConnectionError:
             return False
 
     with tempfile.TemporaryDirectory(prefix="driftline-redis-") as folder:
 
         def command(port: int) -> list[str]:
-            options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-            return ["redis-server", *options]
+            options = {"port": str(port), "bind": server_address, "save": "", "appendonly": "no", "dir": folder}
+            options |= {"requirepass": password}
+            return ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
         with _serve(command, Path(folder) / "server.log", is_ready) as port:
-            yield f"redis://127.0.0.1:{port}/0"
+            yield f"redis://:{password}@{server_address}:{port}/0"
 
 
 @pytest.fixture
@@ -145,7 +156,7 @@ def redis_url(redis_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
+def postgres_server(server_address: str) -> Iterator[str]:
     """Start a private PostgreSQL cluster and yield the URL of its server, without a database name."""
     _require("postgres")
     import psycopg
@@ -160,7 +171,9 @@ def postgres_server() -> Iterator[str]:
     def is_ready(port: int, pid: int) -> bool:
         try:
             # Only our server knows the password.
-            psycopg.connect(host="127.0.0.1", port=port, user="driftline", password=password, dbname="postgres").close()
+            psycopg.connect(
+                host=server_address, port=port, user="driftline", password=password, dbname="postgres"
+            ).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -177,15 +190,22 @@ def postgres_server() -> Iterator[str]:
         made = subprocess.run([*initdb, *options], capture_output=True, text=True, check=False, cwd=folder, **popen)
         if made.returncode:
             pytest.fail(f"initdb failed:\n{made.stderr[-2000:]}")
+        with Path(data, "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
 
         def command(port: int) -> list[str]:
             # Tests kill clients, never the machine: nothing here needs to survive a power cut.
-            given = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off"}
+            given = {
+                "port": port,
+                "listen_addresses": server_address,
+                "unix_socket_directories": folder,
+                "fsync": "off",
+            }
             given |= {"max_connections": 200, "shared_buffers": "32MB"}
             return [str(binaries / "postgres"), "-D", data, *(f"--{key}={value}" for key, value in given.items())]
 
         with _serve(command, Path(folder) / "server.log", is_ready, cwd=folder, **popen) as port:
-            yield f"postgresql+psycopg://driftline:{password}@127.0.0.1:{port}"
+            yield f"postgresql+psycopg://driftline:{password}@{server_address}:{port}"
 
 
 def _unprivileged_account() -> str:
