@@ -8,8 +8,13 @@ Every message says what happened, the measured value, the allowed value and the 
     ├── FeatureError          exit 1   registry, point-in-time join or online store
     ├── TrainingFailed        exit 1   a trainer could not produce a model
     ├── PackagingFailed       exit 1   a Bento could not be built, booted or does not equal its model
+    ├── ImageFailed           exit 1   a container image could not be built or pushed
     ├── StorageFailed         exit 1   disk full, read-only or unreachable storage
     ├── LedgerError           exit 1   ledger unreachable or of another schema version
+    ├── ClusterError          exit 1   the KFP API refused a call, or a run on the cluster cannot go on
+    │   ├── ClusterUnreachable         no answer in time: what was asked for may have happened or not
+    │   ├── NotOnCluster               there is no run, pipeline, version or experiment of that name
+    │   └── TakenOnCluster             the name or id exists already
     └── Refused               exit 3   a gate or policy said no; nothing is broken
         ├── GateRefused                a verdict did not allow the next step
         └── Superseded                 another run promoted first
@@ -65,11 +70,31 @@ class PackagingFailed(DriftlineError):
     pass
 
 
+class ImageFailed(DriftlineError):
+    pass
+
+
 class StorageFailed(DriftlineError):
     pass
 
 
 class LedgerError(DriftlineError):
+    pass
+
+
+class ClusterError(DriftlineError):
+    pass
+
+
+class ClusterUnreachable(ClusterError):
+    pass
+
+
+class NotOnCluster(ClusterError):
+    pass
+
+
+class TakenOnCluster(ClusterError):
     pass
 
 
