@@ -1,6 +1,8 @@
 # The interface: thin calls, no logic. `make setup EXTRA=torch` adds the torch trainer.
 PYTHON ?= python3.11
 EXTRA ?=
+IMAGES ?= cpu serve
+REGISTRY ?=
 BIN := .venv/bin
 LOCK := requirements/$(or $(EXTRA),dev).txt
 EXHAUSTIVE := tests/properties/test_ledger_interleavings.py tests/unit/promote/test_promote_kill.py \
@@ -11,7 +13,7 @@ STAMP := .venv/.installed-$(or $(EXTRA),dev)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-exhaustive check bench compile lock golden clean
+.PHONY: help setup demo test test-slow test-exhaustive check bench compile images lock golden clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +51,9 @@ bench: setup  ## measure against peers in the same run, as ratios
 
 compile: setup  ## compile every use case's pipeline to dist/
 	for c in feature_repo/*/use_case.yaml; do $(BIN)/driftline compile --use-case $$(basename $$(dirname $$c)) || exit 1; done
+
+images: setup  ## build container images: IMAGES="cpu serve gpu", REGISTRY=host/prefix to push and pin them
+	$(BIN)/driftline images $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY))
 
 lock: setup  ## resolve requirements/ again
 	sh requirements/lock.sh $(BIN)/uv

@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "pipelines.commands.doctor",
     "features": "pipelines.commands.features",
     "hold": "pipelines.commands.hold",
+    "images": "pipelines.commands.images",
     "ledger": "pipelines.commands.ledger",
     "lineage": "pipelines.commands.lineage",
     "monitor": "pipelines.commands.monitor",

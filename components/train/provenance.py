@@ -10,7 +10,10 @@ from components.core.sections import Problem, Train
 
 
 def code_commit(source: Path = Path(__file__)) -> str:
-    """Return the Git commit of the checkout that tracks a source file, or the empty text outside one."""
+    """Return the Git commit of a source file: of its image, of its checkout, or the empty text outside both."""
+    built = source.resolve().parents[2] / "REVISION"
+    if built.is_file():
+        return built.read_text(encoding="utf-8").strip()
     git = shutil.which("git")
     if git is None:
         return ""
