@@ -110,14 +110,14 @@ def _build(root: Path, target: Target, registry: str, revision: str) -> Image:
         written = Path(scratch) / "id"
         command = ["docker", "build", "--iidfile", str(written), "--file", str(DOCKERFILE), "--target", target]
         # Its progress is for people, so it goes where messages go.
-        done = subprocess.run(  # noqa: S603 - fixed words
+        built = subprocess.run(  # noqa: S603 - fixed words
             [*command, "--build-arg", f"REVISION={revision}", "."], cwd=root, stdout=sys.stderr, check=False
         )
         identity = written.read_text(encoding="utf-8").strip() if written.is_file() else ""
-    if done.returncode or not identity:
+    if built.returncode or not identity:
         raise ImageFailed(
             f"Docker could not build {target}",
-            measured=f"exit code {done.returncode}",
+            measured=f"exit code {built.returncode}",
             next_step="read its log above; libraries come from the index that pip and uv are configured for",
         )
     # Named by content: a tag never moves to another image.

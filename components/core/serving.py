@@ -70,6 +70,14 @@ def read_archived_spec(archive: Path) -> ServingSpec:
     raise _no_bento(archive)
 
 
+def read_unpacked_spec(folder: Path) -> ServingSpec:
+    """Return the description inside an unpacked Bento. Raises DataError when the folder is no such Bento."""
+    model = folder / "src" / MODEL_FOLDER
+    if not (model / SPEC).is_file():
+        raise _no_bento(folder)
+    return read_spec(model)
+
+
 def extract_model(archive: Path, folder: Path) -> ServingSpec:
     """Write the model files of a Bento's tar into a folder and return their description.
 
@@ -97,4 +105,6 @@ def _model_files(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _no_bento(archive: Path) -> DataError:
-    return DataError(f"{archive} is not a Bento of this platform", allowed=f"a tar with src/{MODEL_FOLDER}/{SPEC}")
+    return DataError(
+        f"{archive} is not a Bento of this platform", allowed=f"a tar or a folder with src/{MODEL_FOLDER}/{SPEC}"
+    )

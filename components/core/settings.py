@@ -37,6 +37,8 @@ class Settings(BaseModel):
     online_store_url: str
     inference_log: Path | None = None
     """Where a served model appends its predictions; None: nowhere."""
+    bento: str = ""
+    """The Bento that a serving container answers with: path of a tar or of a folder it was unpacked to."""
     object_store_url: str = ""
     """Where files of `home` that others need are kept too, such as `s3://bucket/prefix`; empty: `home` is shared itself
     or nobody else's. Endpoint and keys are the AWS variables that every S3 client reads."""
@@ -89,6 +91,7 @@ class Settings(BaseModel):
             "DRIFTLINE_FEATURE_REGISTRY_URL": self.feature_registry_url,
             "DRIFTLINE_ONLINE_STORE_URL": self.online_store_url,
             "DRIFTLINE_INFERENCE_LOG": str(self.inference_log or ""),
+            "DRIFTLINE_BENTO": self.bento,
             "DRIFTLINE_OBJECT_STORE_URL": self.object_store_url,
             "DRIFTLINE_KFP_HOST": self.kfp_host,
             "DRIFTLINE_KFP_NAMESPACE": self.kfp_namespace,
@@ -112,9 +115,9 @@ def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
-    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_OBJECT_STORE_URL,
-    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
-    MLFLOW_RUN_ID.
+    DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_BENTO,
+    DRIFTLINE_OBJECT_STORE_URL, DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY,
+    DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -129,6 +132,7 @@ def load_settings() -> Settings:
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or embedded.feature_registry_url,
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
+        bento=read("DRIFTLINE_BENTO") or "",
         object_store_url=(read("DRIFTLINE_OBJECT_STORE_URL") or "").rstrip("/"),
         kfp_host=(read("DRIFTLINE_KFP_HOST") or "").rstrip("/"),
         kfp_namespace=read("DRIFTLINE_KFP_NAMESPACE") or "",

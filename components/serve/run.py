@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from components.core.digests import file_digest
 from components.core.errors import ConfigError, PackagingFailed
-from components.core.serving import read_archived_spec
+from components.core.serving import read_archived_spec, read_unpacked_spec
 from components.core.settings import QUIET, Settings
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,17 @@ def serve_bento(settings: Settings, archive: Path, *, host: str = "127.0.0.1", p
     """Replace this process by a server of the archive; features come from `settings.online_store_url`.
 
     Predictions go to `settings.predictions`.
-    The archive is unpacked once, into a BentoML home below `settings.home`. Raises ConfigError when there is no such
-    file, DataError when it is no Bento, PackagingFailed when BentoML cannot import it.
+    The archive is unpacked once, into a BentoML home below `settings.home`; a folder is one unpacked already, such as
+    a mounted volume, and only read. Raises ConfigError when there is no such Bento, DataError when it is no Bento of
+    ours, PackagingFailed when BentoML cannot import it.
     """
-    if not archive.is_file():
+    if archive.is_dir():
+        tag, bento, home = read_unpacked_spec(archive).tag, str(archive.absolute()), settings.home / "serving"
+    elif archive.is_file():
+        tag = bento = read_archived_spec(archive).tag
+        home = unpack(settings, archive)
+    else:
         raise ConfigError("there is no such Bento", measured=str(archive), next_step="run `driftline run training`")
-    tag = read_archived_spec(archive).tag
-    home = unpack(settings, archive)
     # Written, not read: the server inherits the rest of this process's environment.
     os.environ.update(
         QUIET
@@ -39,7 +43,7 @@ def serve_bento(settings: Settings, archive: Path, *, host: str = "127.0.0.1", p
         }
     )
     log.info("serving %s on http://%s:%d", tag, host, port)
-    command = [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "bentoml", "serve", bento, "--host", host, "--port", str(port)]
     os.execv(command[0], command)  # noqa: S606 - our own interpreter
 
 
