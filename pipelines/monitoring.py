@@ -1,9 +1,9 @@
 """The monitoring pipeline: from a window of predictions to one decision.
 
-    claim → ingest → monitor → decide
+    claim → ingest → monitor → decide → retrain
 
-`ingest` brings the labels that matured. The decision is a row of the ledger; where it is a retraining, whoever ran this
-pipeline dispatches it (`pipelines.dispatch` on a laptop).
+`ingest` brings the labels that matured. The decision is a row of the ledger. On a cluster the last step starts what it
+requests; on a laptop whoever ran this pipeline does (`pipelines.dispatch`).
 """
 
 from typing import Any
@@ -15,16 +15,20 @@ from components.core.usecase import UseCase
 from components.decide.component import decide as decide_step
 from components.ingest.component import ingest as ingest_step
 from components.monitor.component import monitor as monitor_step
+from components.retrain.component import retrain as retrain_step
 from pipelines.wiring import pipeline_name, place, section
 
 
-def build(use_case: UseCase, *, sql: dict[str, str]) -> Any:
-    """Wire the monitoring pipeline of a use case; `as_of` chooses the window: the newest one whose labels are known."""
+def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
+    """Wire the monitoring pipeline of a use case; `as_of` chooses the window: the newest one whose labels are known.
+
+    `training` is the version of the training pipeline that a retraining runs on a cluster; empty: there is no cluster.
+    """
     case = use_case.name
     problem_spec = section(use_case.problem)
 
     def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return place(task, use_case.resources)
+        return place(task, use_case, "monitoring")
 
     @dsl.pipeline(
         name=pipeline_name(case, "monitoring"),
@@ -51,6 +55,9 @@ def build(use_case: UseCase, *, sql: dict[str, str]) -> Any:
                     snapshot=snapshot,
                 )
             )
-            placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
+            decided = placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
+            retraining = placed(retrain_step(use_case=case, decision=decided.output, training=training))
+            # Safe to repeat: an attempt has one run, however often it is asked for.
+            retraining.set_retry(2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
 
     return monitoring

@@ -27,7 +27,7 @@ def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
     problem_spec = section(use_case.problem)
 
     def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return place(task, use_case.resources)
+        return place(task, use_case, "scoring")
 
     @dsl.pipeline(name=pipeline_name(case, "scoring"), description=f"{use_case.title}: score a period")
     def scoring(

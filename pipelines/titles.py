@@ -14,4 +14,5 @@ TITLES = {
     "score": "Score with the champion",
     "monitor": "Watch production",
     "decide": "Decide on a retraining",
+    "retrain": "Start a retraining",
 }

@@ -34,7 +34,7 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
     tune_section = section(use_case.tune)
 
     def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
-        return place(task, use_case.resources)
+        return place(task, use_case, "training")
 
     @dsl.pipeline(name=pipeline_name(case, "training"), description=f"{use_case.title}: train, gate, package, promote")
     def training(

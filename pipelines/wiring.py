@@ -1,10 +1,14 @@
 """What every pipeline does to its tasks: name them, place them, say what they may cache."""
 
+import re
 from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.core.images import GPU
 from components.core.sections import Resources, Section
+from components.core.usecase import UseCase
+from pipelines.resources import step_resources
 from pipelines.titles import TITLES
 
 # Steps that only compute: equal inputs give equal outputs. `evaluate` reads who is champion; all others read the clock
@@ -41,8 +45,8 @@ def section(model: Section) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude_none=True)
 
 
-def place(task: dsl.PipelineTask, resources: dict[str, Resources]) -> dsl.PipelineTask:
-    """Give a task its name for people, its identity, and what `resources` asks the cluster for."""
+def place(task: dsl.PipelineTask, use_case: UseCase, pipeline: str) -> dsl.PipelineTask:
+    """Give a task its name for people, its identity, its addresses, and what it asks the cluster for."""
     task.set_display_name(TITLES[task.name])
     task.set_caching_options(task.name in CACHEABLE)
     # The pod's labels tell a step which run and which Workflow it belongs to; the local runner sets the first itself.
@@ -53,15 +57,35 @@ def place(task: dsl.PipelineTask, resources: dict[str, Resources]) -> dsl.Pipeli
     # Locally the environment of the command counts.
     kubernetes.use_config_map_as_env(task, "driftline", {name: name for name in ADDRESSES}, optional=True)
     kubernetes.use_secret_as_env(task, "driftline", {name: name for name in CREDENTIALS}, optional=True)
-    wanted = resources.get(task.name)
-    if wanted is None:
-        return task
-    if wanted.cpu:
-        task.set_cpu_request(wanted.cpu).set_cpu_limit(wanted.cpu)
-    if wanted.memory:
-        task.set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
+    for name, value in labels(use_case, pipeline).items():
+        kubernetes.add_pod_label(task, name, value)
+    kubernetes.add_pod_label(task, "driftline.dev/step", task.name)
+    return ask(task, step_resources(use_case, task.name))
+
+
+def labels(use_case: UseCase, pipeline: str) -> dict[str, str]:
+    """Return the labels by which costs are told apart."""
+    return {
+        "driftline.dev/use-case": label_value(use_case.name),
+        "driftline.dev/pipeline": pipeline,
+        "driftline.dev/team": label_value(use_case.owner),
+    }
+
+
+def label_value(text: str) -> str:
+    """Return a text as a Kubernetes label value: at most 63 letters, digits, '-', '_', '.', none of the last three at
+    an end."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
+
+
+def ask(task: dsl.PipelineTask, wanted: Resources) -> dsl.PipelineTask:
+    """Ask the cluster for what a step wants; the local runner ignores all of it but retries."""
+    task.set_cpu_request(wanted.cpu).set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
+    if wanted.cpu_limit:
+        task.set_cpu_limit(wanted.cpu_limit)
     if wanted.gpu:
         task.set_accelerator_type(wanted.gpu.type).set_accelerator_limit(wanted.gpu.count)
+        task.set_container_image(GPU)
     if wanted.retries:
         task.set_retry(wanted.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     if wanted.timeout_seconds:

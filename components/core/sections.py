@@ -3,6 +3,7 @@
 Unknown keys are errors. The models are not strict: KFP returns ints as floats and instants as text.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -81,7 +82,8 @@ class Features(Section):
 
 
 class Gpu(Section):
-    type: str = "nvidia.com/gpu"
+    type: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
+    """Name under which the nodes offer it."""
     count: int = Field(1, ge=1)
 
 
@@ -91,18 +93,61 @@ class Toleration(Section):
     value: str = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
 
+    @model_validator(mode="after")
+    def _value_is_compared(self) -> "Toleration":
+        if bool(self.value) != (self.operator == "Equal"):
+            raise ValueError("operator Equal needs a value, Exists has none")
+        return self
+
+
+CPU_QUANTITY = r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*|[1-9]\d*m)$"
+MEMORY_QUANTITY = r"^[1-9]\d*(Mi|Gi|Ti|M|G|T)$"
+
 
 class Resources(Section):
-    """What a step asks the cluster for."""
+    """What a step asks the cluster for; what is left out is the step's default."""
 
-    cpu: str = ""
-    memory: str = ""
+    cpu: str = Field("250m", pattern=CPU_QUANTITY)
+    """Reserved cores, such as 2 or 500m."""
+    cpu_limit: str = Field("", pattern=f"^$|{CPU_QUANTITY}")
+    """Most cores; empty: what is free on the node."""
+    memory: str = Field("1Gi", pattern=MEMORY_QUANTITY)
+    """Reserved and most memory, such as 512Mi or 4G: with a limit above the request, a neighbour may end the pod."""
     gpu: Gpu | None = None
     tolerations: list[Toleration] = []
     node_selector: dict[str, str] = {}
     retries: int = Field(0, ge=0, le=5)
-    timeout_seconds: int = Field(0, ge=0)
-    """0: no limit."""
+    """How often a failed step is started again, after 30 s, 60 s, 120 s, ..."""
+    timeout_seconds: int = Field(0, ge=0, le=172_800)
+    """0: as long as the whole run may take."""
+
+    @field_validator("cpu", "cpu_limit", mode="before")
+    @classmethod
+    def _cpu(cls, value: object) -> object:
+        return _quantity(value, f"^$|{CPU_QUANTITY}", "2, 0.5 or 500m")
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: object) -> object:
+        return _quantity(value, MEMORY_QUANTITY, "4Gi, 512Mi or 4G")
+
+    @model_validator(mode="after")
+    def _limit_covers_request(self) -> "Resources":
+        if self.cpu_limit and _cores(self.cpu_limit) < _cores(self.cpu):
+            raise ValueError(f"cpu_limit {self.cpu_limit} is below cpu {self.cpu}")
+        return self
+
+
+def _quantity(value: object, pattern: str, examples: str) -> object:
+    """Say what is wrong with a quantity in words; YAML reads `cpu: 2` as a number."""
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(text, str) and not re.fullmatch(pattern, text):
+        raise ValueError(f"{text!r} is no Kubernetes quantity; allowed: such as {examples}")
+    return text
+
+
+def _cores(cpu: str) -> float:
+    return float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
 
 
 class XGBoost(Section):

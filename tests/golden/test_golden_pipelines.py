@@ -33,7 +33,7 @@ def test_the_ir_is_equal_in_every_process() -> None:
     name = list_use_cases(REPO)[0]
     program = (
         "from pathlib import Path; from pipelines.catalog import read_case; from pipelines.compile import *;"
-        f"print(ir_digest(compile_training(read_case(Path('feature_repo'), '{name}'), '')))"
+        f"print(ir_digest(compile_pipeline(read_case(Path('feature_repo'), '{name}'), 'training', '')))"
     )
     digests = {
         subprocess.run(
