@@ -8,24 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from components.core.failures import Failure, parse_failure
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '([^']+)'")
 FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 INPUT = "Got executor_input:"
-FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-# Frames of the interpreter and of KFP's own launcher.
-KFP_NOISE = ("/kfp/dsl/", "<string>", "<frozen", "ephemeral_component.py")
-
-
-class Failure(BaseModel):
-    """The exception of a step, as a person needs it."""
-
-    type: str
-    message: str
-    file: str = ""
-    line: int = 0
-    function: str = ""
-    traceback: str = ""
 
 
 class Step(BaseModel):
@@ -91,27 +79,3 @@ def parse_inputs(lines: list[str]) -> dict[str, Any]:
                 return {}
             return value if isinstance(value, dict) else {}
     return {}
-
-
-def parse_failure(lines: list[str]) -> Failure:
-    """Return the last exception of a step's output, located at the last frame that is our own code."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-    if not starts:
-        tail = [line for line in lines if line.strip()][-5:]
-        return Failure(type="Killed", message=" / ".join(tail) or "the step ended without a word")
-    block = lines[starts[-1] :]
-    frames = [FRAME.search(line) for line in block]
-    own = [f for f in frames if f and not any(noise in f.group(1) for noise in KFP_NOISE)]
-    ours = [f for f in own if "site-packages" not in f.group(1)] or own
-    last = max((i for i, f in enumerate(frames) if f), default=0)
-    message = next((line for line in block[last + 1 :] if line and not line.startswith((" ", "\t"))), "")
-    kind, _, text = message.partition(": ")
-    where = ours[-1] if ours else None
-    return Failure(
-        type=kind.rsplit(".", 1)[-1],
-        message=text,
-        file=where.group(1) if where else "",
-        line=int(where.group(2)) if where else 0,
-        function=where.group(3) if where else "",
-        traceback="\n".join(block),
-    )

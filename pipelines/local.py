@@ -25,9 +25,6 @@ RECORD = "run.json"
 LOG = "log.txt"
 GRACE_SECONDS = 5.0
 
-# Exceptions by which a gate or policy says no: nothing is broken then.
-REFUSALS = ("GateRefused", "Refused", "Superseded")
-
 
 class RunRecord(BaseModel):
     """A local run on disk: what `driftline why` reads."""
@@ -120,7 +117,7 @@ def outcome(record: RunRecord, *, code: int, cancelled: bool) -> FinalState:
     if code == 0:
         return "succeeded"
     failed = record.failed_step
-    return "refused" if failed and failed.failure and failed.failure.type in REFUSALS else "failed"
+    return "refused" if failed and failed.failure and failed.failure.is_refusal else "failed"
 
 
 def end_group(worker: "subprocess.Popen[str]") -> int:

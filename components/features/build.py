@@ -4,6 +4,7 @@ from pathlib import Path
 
 from components.core.clock import parse_instant
 from components.core.errors import DataError
+from components.core.ledger.refusals import recorded_refusal
 from components.core.sections import Features, Problem
 from components.core.settings import Settings
 from components.core.tables import read_snapshot
@@ -34,7 +35,8 @@ def build(
     is the snapshot's. Raises GateRefused when validation refused the snapshot, FeatureError when the registry differs.
     """
     taken = read_snapshot(snapshot)
-    require_approved(verdict, gate="validate", subject=taken.digest)
+    with recorded_refusal(settings, "features"):
+        require_approved(verdict, gate="validate", subject=taken.digest)
     if taken.use_case != use_case:
         raise DataError("the snapshot belongs to another use case", measured=taken.use_case, allowed=use_case)
     until = parse_instant(as_of) if as_of else taken.as_of

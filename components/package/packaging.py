@@ -13,6 +13,7 @@ from components.core.digests import file_digest
 from components.core.errors import DataError, GateRefused
 from components.core.ledger.bentos import read_bento, record_bento
 from components.core.ledger.engine import open_ledger
+from components.core.ledger.refusals import recorded_refusal
 from components.core.profile import HoldoutPerformance
 from components.core.sections import Package, Problem
 from components.core.serving import MODEL_FOLDER, ServingSpec, read_archived_spec
@@ -59,7 +60,9 @@ def package_model(
     PackagingFailed when the Bento cannot be built, booted or does not equal its model.
     """
     card = read_card(model)
-    performance = holdout_performance(require_approved(verdict, gate="evaluate", subject=card.model))
+    with recorded_refusal(settings, "package"):
+        approval = require_approved(verdict, gate="evaluate", subject=card.model)
+    performance = holdout_performance(approval)
     rows = read_manifest(training_set)
     if card.use_case != use_case or card.training_set != rows.digest:
         raise DataError(
@@ -74,7 +77,8 @@ def package_model(
     digest = kept.stem
     write_atomically(bento, lambda temporary: _link(kept, temporary))
     write_text(probe, render(served, digest, measurements, config, kept.stat().st_size))
-    _require_within_limits(measurements, config)
+    with recorded_refusal(settings, "package"):
+        _require_within_limits(measurements, config)
     return Packaged(digest=digest, model=spec.model, model_version=served.version, measurements=measurements)
 
 

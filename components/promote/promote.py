@@ -17,6 +17,7 @@ from components.core.ledger import bentos
 from components.core.ledger.champions import Candidate, Outcome
 from components.core.ledger.champions import promote as swap_champion
 from components.core.ledger.engine import open_ledger
+from components.core.ledger.refusals import recorded_refusal
 from components.core.settings import Settings
 from components.core.verdict import Verdict, require_approved
 from components.promote.mirror import mirror_champion
@@ -36,9 +37,10 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
     card = read_card(model)
     if card.use_case != use_case:
         raise DataError("the model belongs to another use case", measured=card.use_case, allowed=use_case)
-    approval = require_approved(verdict, gate="evaluate", subject=card.model)
-    if approval.decision != "promote":
-        raise GateRefused("the gate did not decide to promote", measured=approval.decision, allowed="promote")
+    with recorded_refusal(settings, "promote"):
+        approval = require_approved(verdict, gate="evaluate", subject=card.model)
+        if approval.decision != "promote":
+            raise GateRefused("the gate did not decide to promote", measured=approval.decision, allowed="promote")
     expected = compared_version(approval)
     engine = open_ledger(settings.ledger_url)
     archive = kept_bento(engine, card.release, bento)

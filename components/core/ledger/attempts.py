@@ -97,15 +97,24 @@ def is_current(row: sa.RowMapping) -> bool:
     return waiting and row["current"] == row["attempt"]
 
 
-def start_attempt(connection: sa.Connection, request: sa.RowMapping, now: datetime) -> Attempt:
-    """Write and return the attempt that a request waits for; renew its lease when it was dispatched before."""
-    lease = now + timedelta(seconds=request["lease_seconds"])
+def start_attempt(connection: sa.Connection, request: sa.RowMapping, now: datetime, alone: timedelta) -> Attempt | None:
+    """Write and return the attempt that a request waits for; renew its lease when it was dispatched before.
+
+    The caller starts its run, `alone` for so long; None while another caller does.
+    """
     run_id = attempt_id(request["id"], request["attempt"])
+    # A sweep may have begun long ago, so its own clock is too old here.
+    moment = datetime.now(UTC)
+    held = sa.select(attempts.c.run_id).where(attempts.c.run_id == run_id, attempts.c.starting_until > moment)
+    if connection.execute(held).first() is not None:
+        return None
     new = {"request_id": request["id"], "attempt": request["attempt"], "claimant": "", "reason": ""}
-    if not insert_if_absent(
-        connection, attempts, run_id=run_id, **new, state="dispatched", lease_expires_at=lease, dispatched_at=now
-    ):
-        connection.execute(sa.update(attempts).where(attempts.c.run_id == run_id).values(lease_expires_at=lease))
+    lease: dict[str, datetime | None] = {
+        "lease_expires_at": now + timedelta(seconds=request["lease_seconds"]),
+        "starting_until": moment + alone if alone else None,
+    }
+    if not insert_if_absent(connection, attempts, run_id=run_id, **new, state="dispatched", dispatched_at=now, **lease):
+        connection.execute(sa.update(attempts).where(attempts.c.run_id == run_id).values(**lease))
     connection.execute(sa.update(requests).where(requests.c.id == request["id"]).values(state="dispatched"))
     return to_attempt(connection.execute(_JOINED.where(attempts.c.run_id == run_id)).mappings().one())
 

@@ -1,6 +1,6 @@
 """Requests: retrainings that were decided and have not ended, and the attempts at them."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import sqlalchemy as sa
@@ -77,18 +77,44 @@ def read_attempt(engine: sa.Engine, run_id: str) -> Attempt | None:
     return to_attempt(row) if row is not None else None
 
 
-def next_dispatch(engine: sa.Engine, request_id: str, *, now: datetime) -> Attempt | None:
-    """Return the attempt to start for a request, None when it was claimed or has ended.
+def next_dispatch(
+    engine: sa.Engine, request_id: str, *, now: datetime, alone: timedelta = timedelta(0)
+) -> Attempt | None:
+    """Return the attempt to start for a request, None when it was claimed or has ended, or another one is starting it.
 
     The first call writes the attempt; a later one returns the same one with a new lease, for a dispatcher that died
-    in between. So ask for the state of its run before starting it. `now` is the wall clock. Raises LedgerError when
-    there is no such request.
+    in between. So ask for the state of its run before starting it. For as long as `alone` every other call gets None,
+    or until `note_started`. `now` is the wall clock. Raises LedgerError when there is no such request.
     """
     with writing(engine) as connection:
         request = _lock_request(connection, request_id)
         if request["state"] not in ("requested", "dispatched"):
             return None
-        return start_attempt(connection, request, now)
+        return start_attempt(connection, request, now, alone)
+
+
+def note_started(engine: sa.Engine, run_id: str) -> None:
+    """Note that a dispatcher has started the run of an attempt: from now on its state tells. Raises LedgerError."""
+    with writing(engine) as connection:
+        connection.execute(sa.update(attempts).where(attempts.c.run_id == run_id).values(starting_until=None))
+
+
+def starting_until(engine: sa.Engine, model: str = "") -> datetime | None:
+    """Return until when at the latest some dispatcher is alone with a run to start, None when none is.
+
+    One that died leaves its runs to whoever comes after that. Raises LedgerError.
+    """
+    query = (
+        sa.select(attempts.c.starting_until)
+        .join_from(attempts, requests)
+        .where(attempts.c.state == "dispatched", attempts.c.starting_until > datetime.now(UTC))
+        .order_by(attempts.c.starting_until.desc())
+    )
+    if model:
+        query = query.where(requests.c.model == model)
+    with reading(engine) as connection:
+        latest: datetime | None = connection.execute(query).scalar()
+    return latest
 
 
 def _lock_request(connection: sa.Connection, request_id: str) -> sa.RowMapping:

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 # Revision that this code needs; revisions are numbers in text, so a greater one is newer.
-REVISION = "0002"
+REVISION = "0003"
 VERSION_TABLE = "driftline_ledger_version"
 
 
@@ -154,6 +154,8 @@ attempts = sa.Table(
     sa.Column("lease_expires_at", UtcDateTime, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("dispatched_at", UtcDateTime, nullable=False),
+    # While a dispatcher is starting the run, others leave it alone; wall clock.
+    sa.Column("starting_until", UtcDateTime),
     sa.CheckConstraint(
         "state IN ('dispatched', 'claimed', 'succeeded', 'refused', 'superseded', 'failed', 'cancelled', 'expired')",
         name="known_state",
