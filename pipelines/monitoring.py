@@ -56,8 +56,6 @@ def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
                 )
             )
             decided = placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
-            retraining = placed(retrain_step(use_case=case, decision=decided.output, training=training))
-            # Safe to repeat: an attempt has one run, however often it is asked for.
-            retraining.set_retry(2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+            placed(retrain_step(use_case=case, decision=decided.output, training=training))
 
     return monitoring

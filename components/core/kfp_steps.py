@@ -41,8 +41,7 @@ def read_steps(api: KfpApi, run: Any) -> list[ClusterStep]:
     Raises what `KfpApi.call` raises.
     """
     titles = step_titles(_pipeline_spec(api, run))
-    details = [detail for detail in (run.run_details.task_details if run.run_details else None) or []]
-    return steps_of(titles, details)
+    return steps_of(titles, (run.run_details.task_details if run.run_details else None) or [])
 
 
 def steps_of(titles: dict[str, str], details: list[Any]) -> list[ClusterStep]:
@@ -81,7 +80,7 @@ def step_titles(spec: Any) -> dict[str, str]:
 
 
 def read_log(api: KfpApi, run_id: str, step: ClusterStep) -> str:
-    """Return what a step wrote, from its pod. Raises NotOnCluster when the pod is gone, and what `KfpApi.call` raises."""
+    """Return what a step wrote, from its pod. Raises ClusterError when the pod is gone, what `KfpApi.call` raises."""
     return "\n".join(
         api.get_text(f"read the log of {pod}", f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log") for pod in step.pods
     )
