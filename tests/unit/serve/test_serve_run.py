@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -48,9 +50,7 @@ def plain(model: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_serves_until_it_is_told_to_stop(plain: Path, settings: Settings) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-c", CODE, settings.model_dump_json(), str(plain), str(port)])
     try:
         status, answer = wait_and_ask(process, port)
@@ -67,6 +67,43 @@ def test_it_serves_until_it_is_told_to_stop(plain: Path, settings: Settings) -> 
     assert (row["key_origin"], row["input_distance"]) == ("EWR", 10.0)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_an_unpacked_bento_is_served_where_it_lies(plain: Path, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "mounted"
+    with tarfile.open(plain) as tar:
+        tar.extractall(folder, filter="data")
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(folder.rglob("*"))
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", CODE, settings.model_dump_json(), str(folder), str(port)])
+    try:
+        status, answer = wait_and_ask(process, port)
+        assert (status, answer["model_version"]) == (200, 3)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_container_without_a_bento_says_what_to_set(settings: Settings) -> None:
+    for bento, message in (("", "set DRIFTLINE_BENTO"), (str(settings.home / "absent.tar"), "there is no such Bento")):
+        environment = {**os.environ, **settings.environment(), "DRIFTLINE_BENTO": bento}
+        command = [sys.executable, "-m", "components.serve.container"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def wait_and_ask(process: subprocess.Popen[bytes], port: int) -> tuple[int, Any]:
