@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from components.core.digests import text_digest
-from components.core.storage import write_text
 from pipelines.catalog import Case
 from pipelines.image_lock import pin_images
+from pipelines.lint import lint
 from pipelines.resources import check_resources
 
 PIPELINES = ("training", "scoring", "monitoring")
@@ -20,9 +20,12 @@ def compile_pipeline(case: Case, pipeline: str, registry: str) -> str:
     """Return the canonical IR of one of the pipelines as YAML, for runs on this machine.
 
     `registry` is the feature definitions' digest. Images have tags, which the local runner ignores; `monitoring` names
-    no version of `training`: whoever runs it here compiles that one anew.
+    no version of `training`: whoever runs it here compiles that one anew. Raises ConfigError for what a pipeline must
+    not hold, and for resources that a step cannot use.
     """
-    return _dump(_documents(_pipeline(case, pipeline, registry, training="")))
+    documents = _documents(_pipeline(case, pipeline, registry, training=""))
+    lint(documents, pinned=False)
+    return _dump(documents)
 
 
 def compile_for_cluster(case: Case, pipeline: str, registry: str, images: dict[str, str]) -> str:
@@ -35,7 +38,9 @@ def compile_for_cluster(case: Case, pipeline: str, registry: str, images: dict[s
     if pipeline == "monitoring":
         training = version_name(compile_for_cluster(case, "training", registry, images))
     spec, *platform = _documents(_pipeline(case, pipeline, registry, training=training))
-    return _dump([pin_images(spec, images), *platform])
+    documents = [pin_images(spec, images), *platform]
+    lint(documents, pinned=True)
+    return _dump(documents)
 
 
 def version_name(ir: str) -> str:
@@ -47,13 +52,6 @@ def version_name(ir: str) -> str:
 def canonical_ir(pipeline: Any) -> str:
     """Compile a pipeline and drop what differs between processes: header comments and key order."""
     return _dump(_documents(pipeline))
-
-
-def write_ir(folder: Path, name: str, ir: str) -> Path:
-    """Write an IR as `<name>.yaml` and return the path."""
-    path = folder / f"{name}.yaml"
-    write_text(path, ir)
-    return path
 
 
 def ir_digest(ir: str) -> str:

@@ -11,7 +11,7 @@ from components.core.images import CPU, GPU
 PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 NAMES = {CPU: "cpu", GPU: "gpu"}
 """Image of a step to its key in the lock."""
-BUILD = "run `make images`, which writes images.json, or name its file with --images"
+BUILD = "run `make images REGISTRY=HOST/PREFIX`, which writes images.json, or name that file with --images"
 
 
 def read_image_lock(path: Path) -> dict[str, str]:
@@ -57,6 +57,6 @@ def _locked(executor: str, image: str, lock: dict[str, str]) -> str:
             f"step {executor.removeprefix('exec-')!r} needs an image that is not locked",
             measured=f"{key or image} of {', '.join(lock)}",
             allowed="an image of images.json",
-            next_step=f'run `make images IMAGES="{" ".join(sorted({*lock, key} - {""}))}"`',
+            next_step=f'run `make images REGISTRY=HOST/PREFIX IMAGES="{" ".join(sorted({*lock, key} - {""}))}"`',
         )
     return lock[key]

@@ -24,6 +24,7 @@ DEFAULTS = {
     "score": Resources(cpu="500m", memory="2Gi", retries=2, timeout_seconds=2 * HOUR),
     "monitor": Resources(cpu="500m", memory="3Gi", retries=1, timeout_seconds=HOUR),
     "decide": Resources(cpu="100m", memory="512Mi", retries=2, timeout_seconds=HOUR // 6),
+    # An attempt has one run, however often it is asked for.
     "retrain": Resources(cpu="100m", memory="512Mi", retries=2, timeout_seconds=HOUR // 6),
 }
 

@@ -8,31 +8,13 @@ from kfp import dsl, kubernetes
 from components.core.images import GPU
 from components.core.sections import Resources, Section
 from components.core.usecase import UseCase
+from pipelines.environment import ADDRESSES, CREDENTIALS, IDENTITY, SHARED
 from pipelines.resources import step_resources
 from pipelines.titles import TITLES
 
 # Steps that only compute: equal inputs give equal outputs. `evaluate` reads who is champion; all others read the clock
 # or write to a store.
 CACHEABLE = ("train", "validate")
-
-ADDRESSES = (
-    "MLFLOW_TRACKING_URI",
-    "DRIFTLINE_OBJECT_STORE_URL",
-    "AWS_ENDPOINT_URL",
-    "AWS_REGION",
-    "DRIFTLINE_KFP_HOST",
-    "DRIFTLINE_KFP_NAMESPACE",
-    "DRIFTLINE_KFP_TOKEN",
-)
-"""Keys of the ConfigMap `driftline`, each the name of its variable."""
-CREDENTIALS = (
-    "DRIFTLINE_LEDGER_URL",
-    "DRIFTLINE_FEATURE_REGISTRY_URL",
-    "DRIFTLINE_ONLINE_STORE_URL",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-)
-"""Keys of the Secret `driftline`: addresses with passwords in them, and keys."""
 
 
 def pipeline_name(use_case: str, pipeline: str) -> str:
@@ -49,14 +31,11 @@ def place(task: dsl.PipelineTask, use_case: UseCase, pipeline: str) -> dsl.Pipel
     """Give a task its name for people, its identity, its addresses, and what it asks the cluster for."""
     task.set_display_name(TITLES[task.name])
     task.set_caching_options(task.name in CACHEABLE)
-    # The pod's labels tell a step which run and which Workflow it belongs to; the local runner sets the first itself.
-    kubernetes.use_field_path_as_env(task, env_name="DRIFTLINE_RUN_KEY", field_path="metadata.labels['pipeline/runid']")
-    kubernetes.use_field_path_as_env(
-        task, env_name="DRIFTLINE_WORKFLOW", field_path="metadata.labels['workflows.argoproj.io/workflow']"
-    )
     # Locally the environment of the command counts.
-    kubernetes.use_config_map_as_env(task, "driftline", {name: name for name in ADDRESSES}, optional=True)
-    kubernetes.use_secret_as_env(task, "driftline", {name: name for name in CREDENTIALS}, optional=True)
+    for variable, field in IDENTITY.items():
+        kubernetes.use_field_path_as_env(task, env_name=variable, field_path=field)
+    kubernetes.use_config_map_as_env(task, SHARED, {name: name for name in ADDRESSES}, optional=True)
+    kubernetes.use_secret_as_env(task, SHARED, {name: name for name in CREDENTIALS}, optional=True)
     for name, value in labels(use_case, pipeline).items():
         kubernetes.add_pod_label(task, name, value)
     kubernetes.add_pod_label(task, "driftline.dev/step", task.name)

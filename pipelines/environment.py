@@ -1,0 +1,30 @@
+"""Environment variables of every step on a cluster, and where they come from."""
+
+SHARED = "driftline"
+"""Name of the ConfigMap with the addresses and of the Secret with the credentials."""
+
+ADDRESSES = (
+    "MLFLOW_TRACKING_URI",
+    "DRIFTLINE_OBJECT_STORE_URL",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "DRIFTLINE_KFP_HOST",
+    "DRIFTLINE_KFP_NAMESPACE",
+    "DRIFTLINE_KFP_TOKEN",
+)
+"""Keys of the ConfigMap, each the name of its variable."""
+
+CREDENTIALS = (
+    "DRIFTLINE_LEDGER_URL",
+    "DRIFTLINE_FEATURE_REGISTRY_URL",
+    "DRIFTLINE_ONLINE_STORE_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+)
+"""Keys of the Secret: addresses with passwords in them, and keys."""
+
+IDENTITY = {
+    "DRIFTLINE_RUN_KEY": "metadata.labels['pipeline/runid']",
+    "DRIFTLINE_WORKFLOW": "metadata.labels['workflows.argoproj.io/workflow']",
+}
+"""Variable to the field of the pod that tells a step which run and which Workflow it belongs to."""
