@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "pipelines.commands.run",
     "runs": "pipelines.commands.runs",
     "serve": "pipelines.commands.serve",
+    "submit": "pipelines.commands.submit",
     "why": "pipelines.commands.why",
 }
 

@@ -1,5 +1,6 @@
 """Runs on Kubeflow Pipelines: found and started by name, so that asking twice starts once."""
 
+import json
 import logging
 import time
 from typing import Any, Literal
@@ -152,10 +153,19 @@ def short_name(pipeline: str, version: str) -> str:
     return version.removeprefix(f"{pipeline}-")
 
 
+def new_pipeline(api: KfpApi, name: str, description: str) -> str:
+    """Create a pipeline and return its id. Raises TakenOnCluster, and what `KfpApi.call` raises."""
+    from kfp_server_api import V2beta1Pipeline
+
+    new = V2beta1Pipeline(
+        name=name, display_name=name, description=description, namespace=api.settings.kfp_namespace or None
+    )
+    made = api.call(f"create pipeline {name}", api.pipelines.pipeline_service_create_pipeline, new)
+    return str(made.pipeline_id)
+
+
 def find_experiment(api: KfpApi, name: str) -> str | None:
     """Return the id of an experiment, None when there is none. Raises what `KfpApi.call` raises."""
-    import json
-
     predicate = {"predicates": [{"operation": "EQUALS", "key": "name", "stringValue": name}]}
     page = api.call(
         f"find experiment {name}",
@@ -182,3 +192,15 @@ def ensure_experiment(api: KfpApi, name: str, description: str = "") -> str:
             raise
         return found
     return str(made.experiment_id)
+
+
+def list_experiments(api: KfpApi) -> list[str]:
+    """Return the names of the newest experiments, at most 100."""
+    page = api.call(
+        "list experiments",
+        api.experiments.experiment_service_list_experiments,
+        namespace=api.settings.kfp_namespace,
+        page_size=100,
+        sort_by="created_at desc",
+    )
+    return [str(found.display_name) for found in page.experiments or []]

@@ -25,6 +25,8 @@ class ClusterStep(BaseModel):
     """`pending` also of a step whose turn has not come."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    cached: bool = False
+    retries: int = 0
     pods: list[str] = []
     """Names of what executed it, as far as the API tells."""
 
@@ -40,12 +42,12 @@ def read_steps(api: KfpApi, run: Any) -> list[ClusterStep]:
 
     Raises what `KfpApi.call` raises.
     """
-    titles = step_titles(_pipeline_spec(api, run))
-    return steps_of(titles, (run.run_details.task_details if run.run_details else None) or [])
+    return steps_of(step_titles(pipeline_spec(api, run)), run)
 
 
-def steps_of(titles: dict[str, str], details: list[Any]) -> list[ClusterStep]:
-    """Return the steps of a pipeline from the nodes that the API lists: drivers, branches and executors among them."""
+def steps_of(titles: dict[str, str], run: Any) -> list[ClusterStep]:
+    """Return the steps of a run from the nodes that the API lists: drivers, branches and executors among them."""
+    details = (run.run_details.task_details if run.run_details else None) or []
     found = {}
     for name, title in titles.items():
         # Of several, as with a second Workflow of this run, the one that got farthest.
@@ -94,7 +96,8 @@ def read_failure(api: KfpApi, run_id: str, step: ClusterStep) -> Failure:
         return Failure(type="Unknown", message=f"step {step.name} failed and its log cannot be read: {error}")
 
 
-def _pipeline_spec(api: KfpApi, run: Any) -> Any:
+def pipeline_spec(api: KfpApi, run: Any) -> Any:
+    """Return the spec that a run executes. Raises what `KfpApi.call` raises."""
     if run.pipeline_spec:
         return run.pipeline_spec
     reference = run.pipeline_version_reference
