@@ -15,8 +15,8 @@ IMAGES = ("cpu", "gpu", "serve")
 # A server has no use for an orchestrator, a tracker, a trainer, an analysis or an installer.
 NOT_SERVED = {
     "alembic", "duckdb", "evidently", "fairlearn", "great-expectations", "kfp", "kfp-kubernetes", "kubernetes",
-    "matplotlib", "mlflow", "mlflow-skinny", "mypy", "optuna", "pip", "scikit-learn", "scipy", "setuptools", "torch", "uv",
-    "xgboost", "xgboost-cpu",
+    "matplotlib", "mlflow", "mlflow-skinny", "mypy", "optuna", "pip", "scikit-learn", "scipy", "setuptools", "torch",
+    "uv", "xgboost", "xgboost-cpu",
 }  # fmt: skip
 
 
