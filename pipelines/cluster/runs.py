@@ -1,5 +1,6 @@
 """Runs on the cluster: what KFP knows of them beside what the ledger says they came to."""
 
+import difflib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
@@ -7,9 +8,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
-from components.core.errors import DriftlineError, NotOnCluster
+from components.core.errors import ConfigError, DriftlineError, NotOnCluster
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import ENDED, State, read_run, state_of
+from components.core.kfp_steps import ClusterStep
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.runs import RunState
 from components.core.settings import Settings
@@ -110,6 +112,26 @@ def pipeline_names(api: KfpApi) -> dict[str, str]:
         token = page.next_page_token or ""
         if not token:
             return names
+
+
+def select_step(steps: list[ClusterStep], name: str) -> ClusterStep:
+    """Return the step of that name; without a name the failed one, or else the last that started.
+
+    Raises ConfigError for an unknown name, and for a step that has not started.
+    """
+    started = [step for step in steps if step.started_at is not None]
+    if not name:
+        chosen = next((step for step in steps if step.state == "failed"), started[-1] if started else None)
+    else:
+        chosen = next((step for step in started if step.name == name), None)
+    if chosen is None:
+        near = difflib.get_close_matches(name, [step.name for step in steps], n=1)
+        raise ConfigError(
+            f"step {name!r} has not started" if near == [name] else f"no such step: {name!r}",
+            allowed=", ".join(step.name for step in started) or "no step has started",
+            next_step=f"did you mean {near[0]!r}?" if near and near != [name] else "name a step that has started",
+        )
+    return chosen
 
 
 def open_ledger_if_any(settings: Settings) -> tuple[sa.Engine | None, str]:
