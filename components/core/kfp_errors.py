@@ -10,6 +10,7 @@ from components.core.settings import Settings
 SHOWN_CHARACTERS = 400
 # Whoever asks again later may be answered.
 BUSY = (429, 502, 503, 504)
+GRPC_NOT_FOUND = 5
 
 
 def refused(settings: Settings, what: str, status: int, body: Any) -> ClusterError:
@@ -19,6 +20,9 @@ def refused(settings: Settings, what: str, status: int, body: Any) -> ClusterErr
     if status in BUSY:
         return unreachable(settings, what, f"{status}, {message}")
     if status == HTTPStatus.NOT_FOUND:
+        # A proxy that knows no way, or another program, must not pass for "there is no such run".
+        if _parsed(body).get("code") != GRPC_NOT_FOUND:
+            return no_api(settings, what, f"{status}, {message}")
         return NotOnCluster(f"cannot {what}: there is no such thing on {settings.kfp_host}", measured=message)
     # A run id that is taken is, to the API, an internal error (code 13) of its database.
     if status == HTTPStatus.CONFLICT or "Duplicate entry" in message or "already exist" in message:
@@ -67,11 +71,18 @@ def innermost(error: BaseException) -> str:
 
 
 def _sentence(body: Any) -> str:
-    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    parsed = _parsed(body)
+    text = parsed.get("message") or parsed.get("error_message") or parsed.get("error") or _text(body)
+    return str(text).strip()[:SHOWN_CHARACTERS]
+
+
+def _parsed(body: Any) -> dict[str, Any]:
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(_text(body))
     except ValueError:
-        parsed = None
-    if isinstance(parsed, dict):
-        text = str(parsed.get("message") or parsed.get("error_message") or parsed.get("error") or text)
-    return text.strip()[:SHOWN_CHARACTERS]
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _text(body: Any) -> str:
+    return body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
