@@ -117,7 +117,6 @@ def test_a_server_needs_the_packages_of_its_image_and_no_others(tmp_path: Path) 
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     loaded = {module for path in records.glob("*.json") for module in json.loads(path.read_text(encoding="utf-8"))}
-    assert loaded.isdisjoint(absent)
     used = {name for module in loaded for name in owners.get(module, ())}
     assert lock() - used - set(NOT_LOADED) == set(), "excluded nowhere, loaded never"
     assert set(NOT_LOADED) <= lock()
