@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from components.core.kfp_api import ANSWER_SECONDS, KfpApi
 from components.core.kfp_runs import ENDED, POSTS, NewRun, Version, ensure_experiment, read_run, start_run, state_of
 from components.core.ledger.attempts import Attempt
-from components.core.ledger.dispatch import sweep
+from components.core.ledger.dispatch import Dispatcher, sweep
 from components.core.ledger.requests import starting_until
 from components.core.ledger.runs import read_run as read_outcome
 from components.retrain.settle import settle
@@ -67,7 +67,7 @@ class KfpDispatcher:
 
 
 def start_open(
-    ledger: sa.Engine, dispatcher: KfpDispatcher, *, model: str = "", alone: timedelta = ALONE
+    ledger: sa.Engine, dispatcher: Dispatcher, *, model: str = "", alone: timedelta = ALONE
 ) -> list[Attempt]:
     """Start every open request that waits for a run and return what this call started.
 

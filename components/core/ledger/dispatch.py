@@ -77,11 +77,15 @@ def _bring_forward(
             if attempt.run_id != request.run_id:
                 note_started(engine, attempt.run_id)
                 continue  # the one that was read has been given up
+            if alone and run == "absent":
+                # Another sweep may have started it since it was read; from here on nobody else does.
+                run = dispatcher.state(request.run_id)
             if run == "absent":
                 log.info("%s: attempt %d of request %s", request.model, attempt.attempt, request_id)
                 dispatcher.start(attempt)
                 note_started(engine, attempt.run_id)
                 return attempt
+            note_started(engine, attempt.run_id)
         if run == "running":
             return None
         gone = "its process is gone" if run == "absent" else "it ended without telling the ledger"
