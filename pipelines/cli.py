@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "pipelines.commands.replay",
     "run": "pipelines.commands.run",
     "runs": "pipelines.commands.runs",
+    "schedules": "pipelines.commands.schedules",
     "serve": "pipelines.commands.serve",
     "submit": "pipelines.commands.submit",
     "why": "pipelines.commands.why",
