@@ -49,13 +49,14 @@ def _secrets(value: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
     if isinstance(value, str) and (kind := secret_in(value)):
         yield _error(path, f"{kind} in a pipeline", kind, "no secret", BY_REFERENCE)
     parent = next((key for key in reversed(path) if key not in PACKING), "")
+    names_count = parent not in NAMES_OF_DATA and not set(path) & set(REFERENCES)
     for key, inner in _children(value):
         here = (*path, key)
         # `{name: ..., value: ...}` is how an environment variable is written.
         name = str(value.get("name", "")) if key == "value" and isinstance(value, dict) else key
-        if parent not in NAMES_OF_DATA and secret_name(name) and _holds_text(inner):
+        if names_count and key not in REFERENCES and secret_name(name) and _holds_text(inner):
             yield _error(here, f"{name!r} looks like a secret", f"a value named {name!r}", "no secret", BY_REFERENCE)
-        elif key not in REFERENCES:
+        else:
             yield from _secrets(inner, here)
 
 

@@ -16,7 +16,7 @@ from components.decide.component import decide as decide_step
 from components.ingest.component import ingest as ingest_step
 from components.monitor.component import monitor as monitor_step
 from components.retrain.component import retrain as retrain_step
-from pipelines.wiring import pipeline_name, place, section
+from pipelines.wiring import pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
@@ -33,6 +33,7 @@ def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
     @dsl.pipeline(
         name=pipeline_name(case, "monitoring"),
         description=f"{use_case.title}: watch production, decide on a retraining",
+        pipeline_config=run_limits(),
     )
     def monitoring(
         as_of: str = "",
@@ -40,6 +41,14 @@ def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
         monitor: dict = section(use_case.monitor),
         evaluate: dict = section(use_case.evaluate),
     ):
+        """Judge the newest finished window, and start a retraining if it is justified.
+
+        Args:
+            as_of: Instant that chooses the window, ISO 8601; empty means now.
+            data: Where the labels come from, and their tables.
+            monitor: The policy, its windows and limits.
+            evaluate: The metric by which performance is told.
+        """
         won = placed(claim_step(pipeline="monitoring", use_case=case))
         with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
             snapshot = placed(

@@ -14,7 +14,7 @@ from components.core.usecase import UseCase
 from components.features.scoring_component import scoring_set as scoring_set_step
 from components.ingest.component import ingest as ingest_step
 from components.score.component import score as score_step
-from pipelines.wiring import pipeline_name, place, section
+from pipelines.wiring import pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
@@ -29,7 +29,11 @@ def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
     def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
         return place(task, use_case, "scoring")
 
-    @dsl.pipeline(name=pipeline_name(case, "scoring"), description=f"{use_case.title}: score a period")
+    @dsl.pipeline(
+        name=pipeline_name(case, "scoring"),
+        description=f"{use_case.title}: score a period",
+        pipeline_config=run_limits(),
+    )
     def scoring(
         as_of: str = "",
         first: str = "",
@@ -37,6 +41,15 @@ def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
         data: dict = section(use_case.data),
         features: dict = section(use_case.features),
     ):
+        """Let the champion predict every row of a period.
+
+        Args:
+            as_of: Instant as of which data is read, ISO 8601; empty means now.
+            first: First UTC day that is scored, ISO 8601; empty means the day before `last`.
+            last: UTC day at which the period ends, itself excluded; empty means the day of `as_of`.
+            data: Where the data comes from, and its tables.
+            features: The feature service, and what serving does without a value.
+        """
         won = placed(claim_step(pipeline="scoring", use_case=case))
         with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
             snapshot = placed(

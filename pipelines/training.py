@@ -20,7 +20,7 @@ from components.promote.component import promote as promote_step
 from components.train.component import train as train_step
 from components.train.tune_component import tune as tune_step
 from components.validate.component import validate as validate_step
-from pipelines.wiring import pipeline_name, place, section
+from pipelines.wiring import pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], registry: str) -> Any:
@@ -36,7 +36,11 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
     def placed(task: dsl.PipelineTask) -> dsl.PipelineTask:
         return place(task, use_case, "training")
 
-    @dsl.pipeline(name=pipeline_name(case, "training"), description=f"{use_case.title}: train, gate, package, promote")
+    @dsl.pipeline(
+        name=pipeline_name(case, "training"),
+        description=f"{use_case.title}: train, gate, package, promote",
+        pipeline_config=run_limits(),
+    )
     def training(
         as_of: str = use_case.bootstrap_as_of,
         data: dict = section(use_case.data),
@@ -46,6 +50,17 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
         evaluate: dict = section(use_case.evaluate),
         package: dict = section(use_case.package),
     ):
+        """Train a challenger, judge it, and make it the champion if it is better.
+
+        Args:
+            as_of: Instant as of which data is read, ISO 8601; empty means now.
+            data: Where the data comes from, and its tables.
+            expectations: How failing rows are reported.
+            features: The feature service, and what serving does without a value.
+            train: The trainer with its parameters, and how the rows are split by time.
+            evaluate: The metric, and the bars that a challenger must pass.
+            package: Limits that the packaged model must keep as a server.
+        """
         won = placed(claim_step(pipeline="training", use_case=case))
         with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
             snapshot = placed(

@@ -6,7 +6,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.core.images import GPU
-from components.core.sections import Resources, Section
+from components.core.sections import MAX_RUN_SECONDS, Resources, Section
 from components.core.usecase import UseCase
 from pipelines.environment import ADDRESSES, CREDENTIALS, IDENTITY, SHARED
 from pipelines.resources import step_resources
@@ -20,6 +20,11 @@ CACHEABLE = ("train", "validate")
 def pipeline_name(use_case: str, pipeline: str) -> str:
     """Return the name of a pipeline as Kubernetes wants it."""
     return f"{use_case.replace('_', '-')}-{pipeline}"
+
+
+def run_limits() -> dsl.PipelineConfig:
+    """Return what ends a run that makes no progress: a pod that finds no node has no timeout of its own."""
+    return dsl.PipelineConfig(active_deadline_seconds=MAX_RUN_SECONDS)
 
 
 def section(model: Section) -> dict[str, Any]:

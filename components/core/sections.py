@@ -101,6 +101,8 @@ class Toleration(Section):
 
 
 CPU_QUANTITY = r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*|[1-9]\d*m)$"
+MAX_RUN_SECONDS = 172_800
+"""A whole run on a cluster: two days."""
 MEMORY_QUANTITY = r"^[1-9]\d*(Mi|Gi|Ti|M|G|T)$"
 
 
@@ -118,7 +120,7 @@ class Resources(Section):
     node_selector: dict[str, str] = {}
     retries: int = Field(0, ge=0, le=5)
     """How often a failed step is started again, after 30 s, 60 s, 120 s, ..."""
-    timeout_seconds: int = Field(0, ge=0, le=172_800)
+    timeout_seconds: int = Field(0, ge=0, le=MAX_RUN_SECONDS)
     """0: as long as the whole run may take."""
 
     @field_validator("cpu", "cpu_limit", mode="before")

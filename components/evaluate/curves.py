@@ -6,7 +6,8 @@ import numpy as np
 
 from components.core.metrics import Floats
 
-MAX_POINTS = 200
+MAX_POINTS = 100
+"""More make KFP's page slow and the step's output large, and show nothing more."""
 Curve = tuple[list[float], list[float], list[float]]
 
 

@@ -15,11 +15,13 @@ from packaging.requirements import Requirement
 
 from components.core.usecase import UseCase, list_use_cases
 from pipelines.catalog import MAX_PARAMETER_BYTES, read_case
-from pipelines.compile import PIPELINES, compile_pipeline
+from pipelines.compile import PIPELINES, compile_for_cluster, compile_pipeline
+from pipelines.kubernetes_objects import kubernetes_objects, objects_text
 
 ROOT = Path(__file__).parents[2]
 REPO = ROOT / "feature_repo"
 HERE = Path(__file__).parent
+IMAGES = {"cpu": f"registry.example/driftline/driftline-cpu@sha256:{'0' * 64}"}
 Check = Callable[[Path, str], None]
 
 
@@ -29,24 +31,42 @@ def test_ir(name: str, pipeline: str, golden: Check) -> None:
     golden(HERE / f"{name}-{pipeline}.yaml", compile_pipeline(read_case(REPO, name), pipeline, registry="0" * 64))
 
 
-def test_the_ir_is_equal_in_every_process() -> None:
-    name = list_use_cases(REPO)[0]
+def test_kubernetes_objects(golden: Check) -> None:
+    """Their pipelineSpec is the IR above with images by digest: its digest, within the name, stands for it."""
+    text = ""
+    for name in list_use_cases(REPO):
+        case = read_case(REPO, name)
+        for pipeline in PIPELINES:
+            ir = compile_for_cluster(case, pipeline, "0" * 64, IMAGES)
+            objects = kubernetes_objects(case.use_case, pipeline, ir, "kubeflow")
+            for each in objects:
+                each["spec"] = {k: v for k, v in each["spec"].items() if k not in ("pipelineSpec", "platformSpec")}
+            text += "---\n" + objects_text(objects)
+    golden(HERE / "kubernetes-objects.yaml", text)
+
+
+def test_objects_are_equal_in_every_process(tmp_path: Path) -> None:
+    """Another process, hash seed, time and working directory: the same bytes."""
     program = (
-        "from pathlib import Path; from pipelines.catalog import read_case; from pipelines.compile import *;"
-        f"print(ir_digest(compile_pipeline(read_case(Path('feature_repo'), '{name}'), 'training', '')))"
+        "from pathlib import Path; from pipelines.catalog import read_case;"
+        "from pipelines.compile import compile_for_cluster;"
+        "from pipelines.kubernetes_objects import kubernetes_objects, objects_text;"
+        f"case = read_case(Path({str(REPO)!r}), {list_use_cases(REPO)[0]!r});"
+        f"ir = compile_for_cluster(case, 'monitoring', '', {IMAGES!r});"
+        "print(objects_text(kubernetes_objects(case.use_case, 'monitoring', ir, 'kubeflow')))"
     )
-    digests = {
+    texts = {
         subprocess.run(
             [sys.executable, "-c", program],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=folder,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,
-        ).stdout.split()[-1]
-        for seed in ("0", "1")
+        ).stdout
+        for seed, folder in (("0", ROOT), ("1", tmp_path))
     }
-    assert len(digests) == 1
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
