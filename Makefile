@@ -50,7 +50,7 @@ bench: setup  ## measure against peers in the same run, as ratios
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
 
 compile: setup  ## compile every use case's pipeline to dist/
-	for c in feature_repo/*/use_case.yaml; do $(BIN)/driftline compile --use-case $$(basename $$(dirname $$c)) || exit 1; done
+	$(BIN)/driftline compile
 
 images: setup  ## build container images: IMAGES="cpu serve gpu", REGISTRY=host/prefix to push and pin them
 	$(BIN)/driftline images $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY))
