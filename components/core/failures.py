@@ -33,7 +33,7 @@ def parse_failure(lines: list[str]) -> Failure:
     """Return the last exception of a step's output, located at the last frame that is our own code."""
     starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     if not starts:
-        tail = [line for line in lines if line.strip()][-5:]
+        tail = [line for line in lines if line.strip() and not LAUNCHER.match(line)][-5:]
         return Failure(type="Killed", message=" / ".join(tail) or "the step ended without a word")
     block = [line for line in lines[starts[-1] :] if not LAUNCHER.match(line)]
     frames = [FRAME.search(line) for line in block]
