@@ -13,7 +13,6 @@ import sys
 import threading
 import types
 from pathlib import Path
-from typing import Any
 
 from pipelines.forking import forking_python
 from pipelines.preload import preloaded_steps
@@ -24,13 +23,13 @@ def main() -> None:
     ir, arguments, root = (Path(argument) for argument in sys.argv[1:4])
     threading.Thread(target=die_with_parent, daemon=True).start()
 
-    with forking_python(preloaded_steps(ir.read_text(encoding="utf-8"))) as python:
+    text = ir.read_text(encoding="utf-8")
+    with forking_python(preloaded_steps(text)) as python:
         leave_out_api_client()
         from kfp import components, local
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-        pipeline = components.load_component_from_file(str(ir))
-        fail_at_once(pipeline.pipeline_spec)
+        pipeline = components.load_component_from_text(failing_at_once(text))
         sys.executable = python  # what KFP starts for each task
         pipeline(**json.loads(arguments.read_text(encoding="utf-8")))
 
@@ -42,11 +41,15 @@ def leave_out_api_client() -> None:
     sys.modules["kfp.client"] = client
 
 
-def fail_at_once(spec: Any) -> None:
-    """Drop the retries of a pipeline spec (protobuf): no pod is evicted here, and somebody waits for the message."""
-    for part in (spec.root, *spec.components.values()):
-        for task in part.dag.tasks.values():
-            task.ClearField("retry_policy")
+def failing_at_once(ir: str) -> str:
+    """Return an IR without the retries of its steps: no pod is evicted here, and somebody waits for the message."""
+    import yaml
+
+    documents = list(yaml.safe_load_all(ir))
+    for part in (documents[0]["root"], *documents[0]["components"].values()):
+        for task in part.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents)
 
 
 def die_with_parent() -> None:

@@ -89,6 +89,21 @@ def broken(number: int = 3):
     divide(number=double(number=number).output)
 
 
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def fail_and_count(marker: str):
+    from pathlib import Path
+
+    with Path(marker).open("a") as file:
+        file.write("tried\n")
+    raise RuntimeError("no such luck")
+
+
+@dsl.pipeline(name="retried", pipeline_config=dsl.PipelineConfig(active_deadline_seconds=60))
+def retried(marker: str):
+    with dsl.If(double(number=1).output == 2):
+        fail_and_count(marker=marker).set_retry(2, backoff_duration="1s")
+
+
 @dsl.pipeline(name="sleepy")
 def sleepy(marker: str):
     sleep(marker=marker)
@@ -118,6 +133,12 @@ def test_every_step_is_announced_in_order_and_recorded(settings: Settings) -> No
     assert seen == [f"{step} {state}" for step in ("double", "judge", "obey") for state in ("running", "succeeded")]
     assert record == read_record(settings, "case-1")
     assert record.steps[0].inputs["inputs"]["parameterValues"] == {"number": 3}
+
+
+def test_a_retry_of_the_cluster_is_no_wait_for_the_message_here(settings: Settings, tmp_path: Path) -> None:
+    record, _ = run(settings, retried, marker=str(tmp_path / "tries"))
+    assert record.state == "failed"
+    assert (tmp_path / "tries").read_text() == "tried\n"
 
 
 def test_a_gate_that_says_no_refuses_the_run_and_keeps_its_verdict(settings: Settings) -> None:
