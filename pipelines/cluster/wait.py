@@ -7,8 +7,9 @@ from typing import Any
 
 from components.core.errors import ClusterError, ClusterUnreachable
 from components.core.kfp_api import KfpApi
+from components.core.kfp_pods import TaskSpec, task_specs
 from components.core.kfp_runs import ENDED, State, state_of
-from components.core.kfp_steps import ClusterStep, pipeline_spec, step_titles, steps_of
+from components.core.kfp_steps import ClusterStep, pipeline_spec, steps_of
 from pipelines.cluster.pods import waiting_pods
 from pipelines.cluster.runs import require_run
 
@@ -38,13 +39,13 @@ def wait_for_end(
     seen: dict[str, State] = {}
     warned: set[str] = set()
     changed_at = started
-    titles: dict[str, str] = {}
+    specs: dict[str, TaskSpec] = {}
     while True:
         left = timeout_seconds - (time.monotonic() - started) if timeout_seconds else SILENCE_SECONDS
         run = patiently(lambda: require_run(api, run_id), seconds=min(SILENCE_SECONDS, max(left, 0)))
-        if not titles:
-            titles = patiently(lambda: step_titles(pipeline_spec(api, run)), seconds=SILENCE_SECONDS)  # noqa: B023
-        steps = steps_of(titles, run)
+        if not specs:
+            specs = patiently(lambda: task_specs(pipeline_spec(api, run)), seconds=SILENCE_SECONDS)  # noqa: B023
+        steps = steps_of(specs, run)
         changed = [step for step in steps if step.state not in ("pending", seen.get(step.name))]
         for step in changed:
             notify(step)

@@ -11,8 +11,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from kfp_server_api import V2beta1PipelineTaskDetail, V2beta1Run, V2beta1RunDetails
 
 from components.core.errors import ConfigError
+from components.core.kfp_pods import task_specs
 from components.core.kfp_runs import state_of
-from components.core.kfp_steps import ClusterStep, step_titles, steps_of
+from components.core.kfp_steps import ClusterStep, steps_of
 from components.core.settings import Settings
 from components.core.usecase import list_use_cases
 from pipelines.catalog import read_case
@@ -76,12 +77,12 @@ def run_with(*nodes: tuple[str, str, int, int | None]) -> V2beta1Run:
 
 
 def test_steps_are_those_of_the_pipeline_with_their_titles(ir: str) -> None:
-    titles = step_titles(next(iter(yaml.safe_load_all(ir))))
-    assert titles["claim"] == TITLES["claim"]
-    assert all(titles[name] == TITLES[name] for name in titles)
-    assert len(titles) >= 4
+    spec, platform = yaml.safe_load_all(ir)
+    specs = task_specs({"pipeline_spec": spec, "platform_spec": platform})
+    assert all(spec.title == TITLES[name] for name, spec in specs.items())
+    assert len(specs) >= 4
     steps = steps_of(
-        titles,
+        specs,
         run_with(
             ("root", "RUNNING", 0, None),
             ("claim-driver", "SUCCEEDED", 1, 4),
@@ -93,7 +94,7 @@ def test_steps_are_those_of_the_pipeline_with_their_titles(ir: str) -> None:
     assert [(s.name, s.state) for s in steps[:2]] == [("claim", "succeeded"), ("ingest", "running")]
     assert steps[0].seconds == 5
     assert {s.state for s in steps[2:]} == {"pending"}
-    assert len(steps) == len(titles)
+    assert len(steps) == len(specs)
     assert all(s.seconds is None for s in steps[2:])
 
 
