@@ -1,5 +1,6 @@
 """The steps of a run on Kubeflow Pipelines, and what they wrote."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,9 @@ from components.core.failures import Failure, parse_failure
 from components.core.kfp_api import KfpApi
 from components.core.kfp_pods import TaskSpec, driver_pod, executor_nodes, task_specs
 from components.core.kfp_runs import State, state_of
+
+LOG_ERROR = '{"error_message"'
+SHOWN_CHARACTERS = 400
 
 
 class ClusterStep(BaseModel):
@@ -70,9 +74,10 @@ def _step(spec: TaskSpec, details: list[Any]) -> ClusterStep:
     for workflow in {_workflow(child.pod_name) for child in own.child_tasks or [] if child.pod_name}:
         nodes |= executor_nodes(workflow, spec)
     listed = {child.pod_name for detail in details for child in detail.child_tasks or []}
-    pods = [pod for node, pod in nodes.items() if node in listed]
-    update = {"state": state, "pods": pods, "retries": max(len(pods) - 1, 0), **_times(own)}
-    return step.model_copy(update=update | {"cached": spec.may_be_cached and _is_cached(own, details)})
+    cached = spec.may_be_cached and _is_cached(own, details)
+    pods = [] if cached else [pod for node, pod in nodes.items() if node in listed]
+    update = {"state": state, "pods": pods, "retries": max(len(pods) - 1, 0), "cached": cached, **_times(own)}
+    return step.model_copy(update=update)
 
 
 def _is_cached(own: Any, details: list[Any]) -> bool:
@@ -88,7 +93,11 @@ def read_log(api: KfpApi, run_id: str, step: ClusterStep) -> str:
         reason = "its outputs are those of an earlier run" if step.cached else "no pod of it has started"
         raise NotOnCluster(f"step {step.name} has no log", measured=reason)
     pod = step.pods[-1]
-    return api.get_text(f"read the log of {step.name}", f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+    text = api.get_text(f"read the log of {step.name}", f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+    if text.startswith(LOG_ERROR):  # its status is 200 all the same
+        reason = str(json.loads(text)["error_message"])
+        raise NotOnCluster(f"the log of step {step.name} cannot be read", measured=reason[:SHOWN_CHARACTERS])
+    return text
 
 
 def read_failure(api: KfpApi, run_id: str, step: ClusterStep) -> Failure:

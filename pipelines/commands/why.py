@@ -10,6 +10,7 @@ from components.core.settings import Settings, load_settings
 from pipelines.commands.options import json_option
 
 DECISION_ID = r"[0-9a-f]{4,64}"
+RUN_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @click.command("why")
@@ -27,6 +28,8 @@ def command(identity: str, traceback: bool, as_json: bool) -> int:
 
     settings = load_settings()
     record = read_record(settings, identity)
+    if record is None and settings.kfp_host and re.fullmatch(RUN_ID, identity):
+        return _why_on_cluster(settings, identity, traceback=traceback, as_json=as_json)
     if record is None:
         return _why_decision(settings, identity, as_json=as_json)
     explanation = explain_run(record)
@@ -39,6 +42,30 @@ def command(identity: str, traceback: bool, as_json: bool) -> int:
         failed = record.failed_step
         if traceback and failed and failed.failure:
             click.echo(failed.failure.traceback)
+    return 0
+
+
+def _why_on_cluster(settings: Settings, run_id: str, *, traceback: bool, as_json: bool) -> int:
+    from components.core.kfp_api import KfpApi
+    from components.core.kfp_steps import read_steps
+    from pipelines.cluster.explain import explain_cluster_run
+    from pipelines.cluster.runs import describe_run, open_ledger_if_any, require_run
+    from pipelines.explain import render
+
+    api = KfpApi(settings)
+    ledger, unreadable = open_ledger_if_any(settings)
+    if unreadable:
+        click.secho(f"without the ledger's outcome: {unreadable}", fg="yellow", err=True)
+    run = require_run(api, run_id)
+    explanation = explain_cluster_run(api, describe_run(api, ledger, run, {}), read_steps(api, run))
+    if as_json:
+        click.echo(json.dumps(explanation, indent=2))
+        return 0
+    click.echo(render(explanation))
+    for line in _cause(settings, run_id) if ledger is not None else []:
+        click.echo(line)
+    if traceback and explanation.get("traceback"):
+        click.echo(explanation["traceback"])
     return 0
 
 
