@@ -5,6 +5,7 @@ template in between (argo-workflows `workflow/util/pod_name.go`). KFP: the templ
 (kubeflow/pipelines `backend/src/v2/compiler/argocompiler/container.go`, release 2.17.0).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -42,7 +43,7 @@ def task_specs(spec: Any) -> dict[str, TaskSpec]:
     found: dict[str, TaskSpec] = {}
 
     def walk(part: Any, path: str) -> None:
-        for name, task in part.get("dag", {}).get("tasks", {}).items():
+        for name, task in _in_order(part.get("dag", {}).get("tasks", {})):
             component = components.get(task.get("componentRef", {}).get("name", ""), {})
             way = f"{path}.{name}"
             if "executorLabel" not in component:
@@ -65,6 +66,15 @@ def task_specs(spec: Any) -> dict[str, TaskSpec]:
 
     walk(pipeline.get("root", {}), "root")
     return found
+
+
+def _in_order(tasks: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield tasks after those they depend on; a spec is a mapping without an order."""
+    left = dict(tasks)
+    while left:
+        ready = [name for name, task in left.items() if not left.keys() & set(task.get("dependentTasks", []))]
+        for name in ready or list(left):
+            yield name, left.pop(name)
 
 
 def executor_nodes(workflow: str, task: TaskSpec) -> dict[str, str]:
