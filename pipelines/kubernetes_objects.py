@@ -3,6 +3,7 @@
 A version's spec is immutable (KFP's webhook refuses an edit), so its name holds its content's digest. The objects are
 those of `kfp.compiler` with `kubernetes_manifest_format`, plus labels and what Argo CD needs: the pipeline first, an
 old version kept for the runs and schedules that name it, no client-side apply, whose annotation is limited to 256 KiB.
+Their specs are those that an upload through KFP's API gives, so that either may come first.
 """
 
 from importlib.metadata import version
@@ -40,6 +41,7 @@ def kubernetes_objects(use_case: UseCase, pipeline: str, ir: str, namespace: str
     description = spec["pipelineInfo"].get("description", "")
     version_spec = {
         "pipelineName": name,
+        "versionName": version_name(ir).removeprefix(f"{name}-"),
         "displayName": version_name(ir),
         "description": description,
         "pipelineSpec": spec,
@@ -50,7 +52,7 @@ def kubernetes_objects(use_case: UseCase, pipeline: str, ir: str, namespace: str
         _object(
             "Pipeline",
             _metadata(use_case, pipeline, name, namespace, wave=0),
-            {"displayName": f"{use_case.title}: {pipeline}", "description": description},
+            {"displayName": name, "description": description},
         ),
         _object(
             "PipelineVersion",

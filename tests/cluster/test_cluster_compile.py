@@ -100,6 +100,7 @@ def test_objects_are_served_immutable_and_deleted(applied: Applied) -> None:
     )
     seen = wait_for(lambda: api.pipeline_service_get_pipeline_version(pipeline_id, version_id))
     assert seen.display_name == applied.version["metadata"]["name"]
+    assert f"{applied.pipeline['metadata']['name']}-{seen.name}" == seen.display_name, "as an upload names it"
     assert api.pipeline_service_get_pipeline(pipeline_id).display_name == applied.pipeline["spec"]["displayName"]
     spec, platform = yaml.safe_load_all(applied.ir)
     served = seen.pipeline_spec
