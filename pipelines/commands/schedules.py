@@ -48,7 +48,7 @@ def plan_command(folder: Path, prune: bool, images: Path, as_json: bool) -> int:
     """Show what apply would do; exit code 4 when there is something."""
     from pipelines.schedules.show import differs
 
-    _, _, changes = _plan(folder, images, prune=prune)
+    _, _, changes = _compare(folder, images, prune=prune)
     _show(changes, as_json=as_json)
     return DIFFERENT if differs(changes) else 0
 
@@ -61,42 +61,28 @@ def plan_command(folder: Path, prune: bool, images: Path, as_json: bool) -> int:
 @json_option
 def apply_command(folder: Path, prune: bool, images: Path, yes: bool, as_json: bool) -> int:
     """Create, replace, enable, disable and delete recurring runs; repeating it is safe, also after an interruption."""
-    from pipelines.schedules.apply import apply_change, delete_schedule
-    from pipelines.schedules.plan import DIFFERS
+    from pipelines.schedules.apply import apply_changes
     from pipelines.schedules.show import differs
 
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: give --yes")
-    api, resolved, changes = _plan(folder, images, prune=prune)
+    api, resolved, changes = _compare(folder, images, prune=prune)
     _show(changes, as_json=as_json)
-    if not differs(changes):
-        return 0
-    if not yes:
-        click.confirm("Do this?", abort=True, err=True)
-    for change in changes:
-        if change.action in DIFFERS:
-            if change.action == "delete":
-                delete_schedule(api, change.name)
-            else:
-                apply_change(api, change, resolved[change.name], notify=_tell)
-            _tell(f"{change.name}: {change.action}: done")
+    if differs(changes):
+        if not yes:
+            click.confirm("Do this?", abort=True, err=True)
+        apply_changes(api, changes, resolved, notify=lambda line: click.echo(line, err=True))
     return 0
 
 
-def _plan(folder: Path, images: Path, *, prune: bool) -> tuple[Any, dict[str, Any], list[Any]]:
-    """Return the connection, what is wanted by name, and the changes."""
+def _compare(folder: Path, images: Path, *, prune: bool) -> tuple[Any, dict[str, Any], list[Any]]:
     from components.core.kfp_api import KfpApi
-    from pipelines.schedules.plan import plan
-    from pipelines.schedules.read import read_schedules
-    from pipelines.schedules.resolve import resolve
-    from pipelines.schedules.server import list_recurring_runs
+    from pipelines.schedules.compare import compare
 
     settings = load_settings()
     api = KfpApi(settings)
-    declared = read_schedules(folder)
-    existing = list_recurring_runs(api)
-    resolved = {found.wanted.name: found for found in resolve(settings, api, declared, images)}
-    return api, resolved, plan([found.wanted for found in resolved.values()], existing, prune=prune)
+    resolved, changes = compare(settings, api, folder, images=images, prune=prune)
+    return api, resolved, changes
 
 
 def _show(changes: list[Any], *, as_json: bool) -> None:
@@ -108,7 +94,3 @@ def _show(changes: list[Any], *, as_json: bool) -> None:
         return
     for line, colour in summarize(changes, now):
         click.secho(line, fg=colour)
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)

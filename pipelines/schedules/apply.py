@@ -11,7 +11,7 @@ from pipelines.cluster.upload import publish_version
 from pipelines.schedules.cron import Cron, parse_cron
 from pipelines.schedules.lock import LOCK_SECONDS, holding
 from pipelines.schedules.model import Existing, Wanted
-from pipelines.schedules.plan import NEW, Change, steps
+from pipelines.schedules.plan import DIFFERS, NEW, Change, steps
 from pipelines.schedules.quiet import seconds_until_quiet
 from pipelines.schedules.resolve import Resolved
 from pipelines.schedules.server import (
@@ -25,6 +25,28 @@ from pipelines.schedules.server import (
 CALLS = {"enable": enable_recurring_run, "disable": disable_recurring_run, "delete": delete_recurring_run}
 
 
+def apply_changes(
+    api: KfpApi,
+    changes: list[Change],
+    resolved: dict[str, Resolved],
+    *,
+    notify: Callable[[str], None],
+    lock_seconds: float = LOCK_SECONDS,
+) -> None:
+    """Carry a plan out, in its order; `notify` is told each change that is done and why one waits.
+
+    Raises what `KfpApi.call` raises; repeating goes on from where it stopped.
+    """
+    for change in changes:
+        if change.action not in DIFFERS:
+            continue
+        if change.wanted is None:
+            delete_schedule(api, change.name, lock_seconds=lock_seconds)
+        else:
+            apply_change(api, change, resolved[change.name], notify=notify, lock_seconds=lock_seconds)
+        notify(f"{change.name}: {change.action}: done")
+
+
 def apply_change(
     api: KfpApi,
     change: Change,
@@ -36,8 +58,7 @@ def apply_change(
     """Bring one schedule to what is wanted.
 
     What to do is decided again under the schedule's lock, so that two processes come to one end. A version that this
-    checkout compiles to is created if the server lacks it. Raises what `KfpApi.call` raises; repeating goes on from
-    where it stopped.
+    checkout compiles to is created if the server lacks it. Raises what `KfpApi.call` raises.
     """
     wanted = resolved.wanted
     if pause := _pause(change, wanted):
