@@ -1,0 +1,63 @@
+"""What the built `cpu` image can do in a pod: no network, nothing writable but /tmp, no capabilities, not root."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.images import build_images
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import importlib.util, os, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert os.getuid() == 10001
+assert os.path.exists(importlib.util.cache_from_source(sys.modules['feast'].__file__)), 'no bytecode'
+try:
+    open('/app/probe', 'w')
+except OSError:
+    print('ready')
+"""
+LIBRARIES = [
+    "alembic",
+    "bentoml",
+    "duckdb",
+    "evidently",
+    "evidently.legacy.tests",
+    "fairlearn.metrics",
+    "feast",
+    "great_expectations",
+    "kfp",
+    "kfp.dsl.executor_main",
+    "kfp_server_api",
+    "matplotlib.pyplot",
+    "mlflow.xgboost",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "psycopg",
+    "redis",
+    "safetensors.numpy",
+    "scipy.stats",
+    "sklearn.metrics",
+    "xgboost",
+]
+
+
+@pytest.mark.slow
+def test_every_library_of_the_steps_is_there() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:  # noqa: PLW1510
+        pytest.skip("no Docker engine runs here")
+    (image,) = build_images(ROOT, ["cpu"], announce=lambda _: None)
+    command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--network", "none", "--cap-drop", "ALL"]
+    # As KFP starts a step.
+    step = 'set -e; cd "$(mktemp -d)"; printf "%s" "$0" > step.py; python3 step.py "$@"'
+    done = subprocess.run(
+        [*command, image.name, "sh", "-ec", step, PROGRAM, *LIBRARIES], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith("ready"), done.stderr
+    for absent in ("pip", "uv", "cc", "gcc", "make"):
+        assert subprocess.run([*command, image.name, "sh", "-c", f"command -v {absent}"], check=False).returncode != 0
