@@ -57,6 +57,12 @@ def steps_of(specs: dict[str, TaskSpec], run: Any) -> list[ClusterStep]:
     return sorted(steps, key=lambda step: (step.started_at or never, order.index(step.name)))
 
 
+def workflow_state(run: Any, workflow: str) -> State | None:
+    """Return the state of one of a run's Workflows, None when the API has none; the run's own is that of either."""
+    details = (run.run_details.task_details if run.run_details else None) or []
+    return next((state_of(detail) for detail in details if detail.display_name == workflow), None)
+
+
 def _step(spec: TaskSpec, details: list[Any]) -> ClusterStep:
     # Of several, as with a second Workflow of this run, the one that got farthest.
     own = max((d for d in details if d.display_name == spec.name), key=_progress, default=None)

@@ -17,7 +17,6 @@ from components.core.kfp_runs import ENDED, POSTS, NewRun, Version, ensure_exper
 from components.core.ledger.attempts import Attempt
 from components.core.ledger.dispatch import Dispatcher, sweep
 from components.core.ledger.requests import starting_until
-from components.core.ledger.runs import read_run as read_outcome
 from components.retrain.settle import settle
 
 log = logging.getLogger(__name__)
@@ -39,16 +38,11 @@ class KfpDispatcher:
         run = read_run(self._api, run_id)
         if run is None:
             return "absent"
-        state = state_of(run)
-        if state not in ENDED:
+        if state_of(run) not in ENDED:
             return "running"
-        settle(self._api, self._ledger, run)
-        outcome = read_outcome(self._ledger, run_id)
-        # A training that succeeds tells the ledger so. Until then this is the end of a second Workflow of this run,
-        # which found it claimed; if the first one never ends, its lease does.
-        if state == "succeeded" and outcome is not None and outcome.state == "running":
-            return "running"
-        return "ended"
+        outcome = settle(self._api, self._ledger, run)
+        # Of two Workflows of this run the record shows either one; the one that claimed it may still train.
+        return "running" if outcome is not None and outcome.state == "running" else "ended"
 
     def start(self, attempt: Attempt) -> None:
         """Start the run of an attempt unless there is one. Raises what `start_run` raises."""

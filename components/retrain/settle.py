@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import state_of
-from components.core.kfp_steps import read_failure, read_steps
+from components.core.kfp_steps import read_failure, read_steps, workflow_state
 from components.core.ledger.runs import FinalState, Run, finish_run, read_run
 
 log = logging.getLogger(__name__)
@@ -16,16 +16,18 @@ log = logging.getLogger(__name__)
 def settle(api: KfpApi, ledger: sa.Engine, run: Any) -> Run | None:
     """End a run in the ledger as it ended on KFP and return the ledger's record, None when nobody claimed it.
 
-    What the ledger knows already stays. A training that is over for KFP but promoted nothing is left as it is: its
-    last step tells the ledger, so this is the end of a second Workflow, and the first one still runs. Raises what
-    `KfpApi.call` raises, LedgerError.
+    What the ledger knows already stays. Of two Workflows of one run, the one that claimed it counts, whatever became of
+    the record that both report into. Raises what `KfpApi.call` raises, LedgerError.
     """
     known = read_run(ledger, run.run_id)
-    state = state_of(run)
     if known is None or known.state != "running":
         return known
+    state = workflow_state(run, known.claimant) or state_of(run)
     if state == "succeeded" and known.pipeline != "training":
         finish_run(ledger, run.run_id, "succeeded")
+    elif state == "succeeded":
+        # The last step of a training tells the ledger itself.
+        finish_run(ledger, run.run_id, "failed", reason="its Workflow ended without an outcome")
     elif state == "canceled":
         finish_run(ledger, run.run_id, "cancelled", reason="terminated on the cluster")
     elif state == "failed":
@@ -36,7 +38,7 @@ def settle(api: KfpApi, ledger: sa.Engine, run: Any) -> Run | None:
 def _fail(api: KfpApi, ledger: sa.Engine, run: Any) -> None:
     step = next((step for step in read_steps(api, run) if step.state == "failed"), None)
     if step is None:
-        finish_run(ledger, run.run_id, "failed", reason="the run failed outside of its steps")
+        finish_run(ledger, run.run_id, "failed", reason="its Workflow failed outside of its steps")
         return
     failure = read_failure(api, run.run_id, step)
     end: FinalState = "refused" if failure.is_refusal else "failed"
