@@ -21,30 +21,11 @@ except OSError:
     print('ready')
 """
 LIBRARIES = [
-    "alembic",
-    "bentoml",
-    "duckdb",
-    "evidently",
-    "evidently.legacy.tests",
-    "fairlearn.metrics",
-    "feast",
-    "great_expectations",
-    "kfp",
-    "kfp.dsl.executor_main",
-    "kfp_server_api",
-    "matplotlib.pyplot",
-    "mlflow.xgboost",
-    "onnx",
-    "onnxruntime",
-    "optuna",
-    "pandas",
-    "psycopg",
-    "redis",
-    "safetensors.numpy",
-    "scipy.stats",
-    "sklearn.metrics",
-    "xgboost",
-]
+    "alembic", "bentoml", "duckdb", "evidently", "evidently.legacy.tests", "fairlearn.metrics", "feast",
+    "great_expectations", "kfp", "kfp.dsl.executor_main", "kfp_server_api", "matplotlib.pyplot", "mlflow.xgboost",
+    "onnx", "onnxruntime", "optuna", "pandas", "psycopg", "redis", "safetensors.numpy", "scipy.stats",
+    "sklearn.metrics", "xgboost",
+]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -52,7 +33,8 @@ def test_every_library_of_the_steps_is_there() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:  # noqa: PLW1510
         pytest.skip("no Docker engine runs here")
     (image,) = build_images(ROOT, ["cpu"], announce=lambda _: None)
-    command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--network", "none", "--cap-drop", "ALL"]
+    # A pod's emptyDir; libraries may be mapped from it.
+    command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--network", "none", "--cap-drop", "ALL"]  # noqa: S108
     # As KFP starts a step.
     step = 'set -e; cd "$(mktemp -d)"; printf "%s" "$0" > step.py; python3 step.py "$@"'
     done = subprocess.run(
