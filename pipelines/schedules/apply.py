@@ -99,6 +99,6 @@ def _pause(change: Change, wanted: Wanted) -> float:
 
 def _cron(current: Existing) -> list[Cron]:
     try:
-        return [parse_cron(str(current.spec.get("cron", "")))]
+        return [parse_cron(str(current.has.get("cron", "")))]
     except ConfigError:
         return []

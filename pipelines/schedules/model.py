@@ -5,14 +5,17 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from components.core.digests import canonical_json, json_digest
+from components.core.digests import canonical_json, json_digest, text_digest
 from components.core.sections import Name, Section
 from pipelines.schedules.cron import next_after, parse_cron
 
-MANAGED_BY = "driftline schedules"
+MANAGED_BY = "driftline"
 MAX_NAME = 63
+MAX_DESCRIPTION = 120
+"""The marker needs the rest of the 255 characters that KFP's database takes."""
+DIGEST_DIGITS = 16
 
 ScheduleName = Annotated[str, Field(pattern=rf"^[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}}$")]
 
@@ -24,7 +27,8 @@ class Schedule(Section):
     """Unique among all files; the recurring run's name in the KFP UI."""
     use_case: Name
     pipeline: Literal["training", "scoring", "monitoring"]
-    description: str = ""
+    description: str = Field("", max_length=MAX_DESCRIPTION, pattern=r"^[^\n]*$")
+    """One sentence for the KFP UI."""
     cron: str
     """Six fields in UTC, seconds first, such as `0 30 6 * * MON`; or @hourly, @daily, @weekly, @monthly, @yearly."""
     parameters: dict[str, Any] = Field(default={})
@@ -91,12 +95,12 @@ class Spec(Section):
     ends: str = ""
 
     def document(self) -> dict[str, Any]:
-        """Return it for the marker and the digest; fields that a later release adds change neither while unset."""
+        """Return what the digest is of; a field that a later release adds does not change it while it is unset."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @cached_property
     def digest(self) -> str:
-        return json_digest(self.document())
+        return json_digest(self.document())[:DIGEST_DIGITS]
 
 
 class Wanted(BaseModel):
@@ -121,43 +125,39 @@ class Existing(BaseModel):
     enabled: bool
     created_at: datetime
     digest: str
-    spec: dict[str, Any]
+    """Of the spec that it was made for."""
     replaces: str = ""
     """Id of the recurring run from which it takes over."""
+    has: dict[str, Any] = {}
+    """What the server says of it, under the names of `Spec`; `parameters` are whole sections."""
 
 
 def marker(wanted: Wanted, replaces: str) -> str:
     """Return the description of a recurring run: a sentence for people, then a line by which it is known again."""
     document = {
         "managed-by": MANAGED_BY,
-        "schedule": wanted.name,
-        "digest": wanted.spec.digest,
+        "schedule": _key(wanted.name),
+        "spec": wanted.spec.digest,
         "replaces": replaces,
-        "spec": wanted.spec.document(),
     }
-    title = wanted.spec.description or f"{wanted.spec.use_case}: {wanted.spec.pipeline}"
+    title = wanted.spec.description or f"{wanted.spec.pipeline} on schedule"
     return f"{title}\n{canonical_json(document)}"
 
 
-def read_marker(
-    description: str, *, recurring_run: str, display_name: str, enabled: bool, created_at: datetime
-) -> Existing | None:
-    """Return what a recurring run's description tells; None for one that somebody else made.
+def read_marker(description: str, **known: Any) -> Existing | None:
+    """Return a recurring run if its description has the marker; `known` is what else `Existing` holds.
 
-    A copy that a person made in the UI has the same description and another name: it is his.
+    None for one that somebody else made. A copy that a person makes in the UI has the same description and another
+    name: it is his.
     """
     try:
         document = json.loads((description or "").rpartition("\n")[2])
-        if document["managed-by"] != MANAGED_BY or document["schedule"] != display_name:
+        if document["managed-by"] != MANAGED_BY or document["schedule"] != _key(known["name"]):
             return None
-        return Existing(
-            id=recurring_run,
-            name=display_name,
-            enabled=enabled,
-            created_at=created_at,
-            digest=document["digest"],
-            spec=document["spec"],
-            replaces=document["replaces"],
-        )
-    except (ValueError, KeyError, TypeError, ValidationError):
+        return Existing(digest=document["spec"], replaces=document["replaces"], **known)
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def _key(name: str) -> str:
+    return text_digest(name)[:8]

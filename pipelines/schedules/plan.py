@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.schedules.model import Existing, Spec, Wanted
+from pipelines.schedules.model import Existing, Wanted
 
 Action = Literal["create", "replace", "enable", "disable", "delete", "clean up", "unchanged", "undeclared"]
 DIFFERS: tuple[Action, ...] = ("create", "replace", "enable", "disable", "delete", "clean up")
@@ -128,13 +128,27 @@ def _newest_first(existing: list[Existing]) -> list[Existing]:
 
 
 def _differences(wanted: Wanted, current: Existing) -> list[Difference]:
-    old, new = _flat(current.spec), _flat(wanted.spec.document())
-    old["enabled"], new["enabled"] = current.enabled, wanted.enabled
-    return [Difference(k, old.get(k), new.get(k)) for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    """Return what a person has to know: fields as the server has them beside those declared."""
+    new = {"enabled": wanted.enabled, **wanted.spec.model_dump(mode="json", include=set(current.has))}
+    old = {"enabled": current.enabled, **current.has}
+    fields = [
+        Difference(key, old[key], new[key]) for key in sorted(new) if key != "parameters" and old[key] != new[key]
+    ]
+    return fields + _changed_parameters(wanted, current.has.get("parameters", {}))
 
 
-def _flat(spec: dict[str, Any]) -> dict[str, Any]:
-    parameters = spec.get("parameters", {})
-    defaults = {key: field.default for key, field in Spec.model_fields.items() if not field.is_required()}
-    rest = {key: value for key, value in (defaults | spec).items() if key != "parameters"}
-    return rest | {f"parameters.{key}": value for key, value in parameters.items()}
+def _changed_parameters(wanted: Wanted, old: dict[str, Any]) -> list[Difference]:
+    """Compare key by key; of a section that only one side overrides, only what is declared."""
+    found = []
+    for name in sorted({*old, *wanted.arguments}):
+        left, right = old.get(name), wanted.arguments.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            keys = sorted({*left, *right})
+            pairs = [(f"{name}.{key}", left.get(key), right.get(key)) for key in keys]
+        elif isinstance(right, dict):
+            declared = {k: v for k, v in wanted.spec.parameters.items() if k.startswith(f"{name}.")}
+            pairs = [(key, None, value) for key, value in sorted(declared.items())]
+        else:
+            pairs = [(name, left, right)]
+        found += [Difference(f"parameters.{key}", before, after) for key, before, after in pairs if before != after]
+    return found

@@ -29,6 +29,7 @@ def list_recurring_runs(api: KfpApi, name: str = "") -> list[Existing]:
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         asked["filter"] = json.dumps({"predicates": [predicate]})
     found: list[Existing] = []
+    versions: dict[str, str] = {}
     token = ""
     while True:
         page = again(
@@ -42,16 +43,44 @@ def list_recurring_runs(api: KfpApi, name: str = "") -> list[Existing]:
         for known in page.recurring_runs or []:
             managed = read_marker(
                 known.description,
-                recurring_run=known.recurring_run_id,
-                display_name=known.display_name,
+                id=known.recurring_run_id,
+                name=known.display_name,
                 enabled=known.mode == "ENABLE",
                 created_at=known.created_at,
             )
             if managed is not None:
-                found.append(managed)
+                found.append(managed.model_copy(update={"has": _fields(api, known, versions)}))
         token = page.next_page_token or ""
         if not token:
             return found
+
+
+def _fields(api: KfpApi, known: Any, versions: dict[str, str]) -> dict[str, Any]:
+    """Return what the API says of a recurring run under the names of `Spec`; `versions` remembers names by id."""
+    reference = known.pipeline_version_reference
+    version = reference.pipeline_version_id
+    if version not in versions:
+        versions[version] = _version_name(api, reference.pipeline_id, version)
+    cron = known.trigger.cron_schedule
+    return {
+        "version": versions[version],
+        "cron": cron.cron,
+        "description": known.description.rpartition("\n")[0],
+        "parameters": (known.runtime_config.parameters if known.runtime_config else None) or {},
+        "max_concurrency": int(known.max_concurrency),
+        "catchup": not known.no_catchup,
+        "starts": cron.start_time.isoformat() if cron.start_time else "",
+        "ends": cron.end_time.isoformat() if cron.end_time else "",
+    }
+
+
+def _version_name(api: KfpApi, pipeline: str, version: str) -> str:
+    get = api.pipelines.pipeline_service_get_pipeline_version
+    try:
+        found = again(lambda: api.call(f"read version {version}", get, pipeline, version))
+    except NotOnCluster:
+        return f"{version} (deleted)"
+    return str(found.display_name or found.name)
 
 
 def create_recurring_run(

@@ -39,7 +39,7 @@ def next_ticks(change: Change, now: datetime) -> list[datetime]:
     if wanted is not None:
         enabled, spec = wanted.enabled, wanted.spec.document()
     elif change.action == "undeclared" and current is not None:
-        enabled, spec = current.enabled, current.spec
+        enabled, spec = current.enabled, current.has
     else:
         return []
     if not enabled:

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.schedules.model import Existing, Spec, Wanted, marker, read_marker
-from pipelines.schedules.plan import DIFFERS, NEW, Step, change_of, plan, steps
+from pipelines.schedules.model import MAX_DESCRIPTION, MAX_NAME, Existing, Spec, Wanted, marker, read_marker
+from pipelines.schedules.plan import DIFFERS, NEW, Difference, Step, change_of, plan, steps
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 CRONS = ("0 0 6 * * MON", "@daily", "@hourly")
@@ -19,6 +19,11 @@ def spec(cron: str, **more: Any) -> Spec:
 
 def wanted(name: str = "a", cron: str = CRONS[0], *, enabled: bool = True) -> Wanted:
     return Wanted(name=name, enabled=enabled, spec=spec(cron), arguments={})
+
+
+def as_shown(known: Spec) -> dict[str, Any]:
+    """Return what the API tells of a recurring run that was made for a spec."""
+    return known.model_dump(mode="json", exclude={"use_case", "pipeline", "parameters"}) | {"parameters": {}}
 
 
 class Server:
@@ -36,8 +41,9 @@ class Server:
             new = f"made-{self.made}"
             found = read_marker(
                 marker(schedule, step.target),
-                recurring_run=new,
-                display_name=schedule.name,
+                id=new,
+                name=schedule.name,
+                has=as_shown(schedule.spec),
                 enabled=False,
                 created_at=NOON + timedelta(minutes=self.minutes),
             )
@@ -80,7 +86,7 @@ def states(draw: st.DrawFn, *, at_most_enabled: int = 1) -> list[Existing]:
             enabled=id_ in enabled,
             created_at=NOON - timedelta(seconds=draw(st.integers(0, 3))),
             digest=(known := spec(draw(st.sampled_from(CRONS)))).digest,
-            spec=known.document(),
+            has=as_shown(known),
             replaces=draw(st.sampled_from(["", "gone", *ids])),
         )
         for id_ in ids
@@ -197,24 +203,48 @@ def test_a_plan_is_empty_once_it_is_carried_out(
 
 @given(st.text(), st.booleans())
 def test_what_people_made_is_not_managed(description: str, enabled: bool) -> None:
-    assert read_marker(description, recurring_run="r", display_name="a", enabled=enabled, created_at=NOON) is None
+    assert read_marker(description, id="r", name="a", enabled=enabled, created_at=NOON) is None
 
 
 def test_a_clone_that_a_person_made_of_a_managed_one_is_his() -> None:
     text = marker(wanted(), "")
-    assert read_marker(text, recurring_run="r", display_name="a", enabled=True, created_at=NOON) is not None
-    assert read_marker(text, recurring_run="r", display_name="Clone of a", enabled=True, created_at=NOON) is None
+    assert read_marker(text, id="r", name="a", enabled=True, created_at=NOON) is not None
+    assert read_marker(text, id="r", name="Clone of a", enabled=True, created_at=NOON) is None
 
 
 @given(
     st.dictionaries(st.text(min_size=1, max_size=9), st.one_of(st.text(), st.integers(), st.booleans()), max_size=3),
-    st.text(),
+    st.text(max_size=MAX_DESCRIPTION),
+    st.text("abcdefgh-", min_size=1, max_size=MAX_NAME),
 )
-def test_the_marker_gives_back_what_it_was_made_of(parameters: dict[str, Any], description: str) -> None:
+def test_the_marker_is_found_again_and_fits_kfps_database(
+    parameters: dict[str, Any], description: str, name: str
+) -> None:
     schedule = Wanted(
-        name="a", enabled=True, spec=spec(CRONS[0], parameters=parameters, description=description), arguments={}
+        name=name, enabled=True, spec=spec(CRONS[0], parameters=parameters, description=description), arguments={}
     )
-    found = read_marker(marker(schedule, "old"), recurring_run="r", display_name="a", enabled=True, created_at=NOON)
+    text = marker(schedule, "12345678-1234-1234-1234-123456789012")
+    assert len(text) <= 255
+    found = read_marker(text, id="r", name=name, enabled=True, created_at=NOON)
     assert found is not None
-    assert found.digest == schedule.spec.digest == Spec(**found.spec).digest
-    assert found.replaces == "old"
+    assert found.digest == schedule.spec.digest == Spec(**schedule.spec.document()).digest
+    assert found.replaces == "12345678-1234-1234-1234-123456789012"
+
+
+def test_parameters_are_compared_key_by_key() -> None:
+    """A section travels whole; what a person reads is the key that changed."""
+    new = Wanted(
+        name="a",
+        enabled=True,
+        spec=spec(CRONS[0], parameters={"monitor.min_rows": 500, "evaluate.margin": 0.1}),
+        arguments={"monitor": {"min_rows": 500, "seed": 7}, "evaluate": {"margin": 0.1, "seed": 7}},
+    )
+    old = {"monitor": {"min_rows": 300, "seed": 7}, "as_of": "2013-04-01"}
+    current = Existing(
+        id="r", name="a", enabled=True, created_at=NOON, digest="other", has=as_shown(new.spec) | {"parameters": old}
+    )
+    assert change_of("a", new, [current], prune=False).differences == [
+        Difference("parameters.as_of", "2013-04-01", None),
+        Difference("parameters.evaluate.margin", None, 0.1),
+        Difference("parameters.monitor.min_rows", 300, 500),
+    ]
