@@ -156,6 +156,10 @@ class Workspace:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content))
 
+    def elsewhere(self, folder: Path) -> "Workspace":
+        """Return this workspace as another checkout has it: with files of its own."""
+        return Workspace(self.settings, folder, self.use_case, self.versions)
+
     def undeclare(self, name: str) -> None:
         (self.folder / self.use_case / "schedules" / f"{name}.yaml").unlink()
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,8 +50,11 @@ def test_replacing_makes_these_calls(workspace: Any, proxy: Any) -> None:
 
 
 @pytest.mark.parametrize("at", range(1, CALLS + 1))
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("fault", ["refuse", "cut before", "cut after"])
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [("refuse", False), ("cut before", False), ("cut after", False), ("refuse", True)],
+    ids=["refused", "cut before", "cut after", "refused from then on"],
+)
 def test_an_api_that_fails_at_any_call(workspace: Any, proxy: Any, fault: Any, lasting: bool, at: int) -> None:
     replaced(workspace)
     seen = []
@@ -92,22 +96,26 @@ def test_a_creation_that_is_answered_too_late(workspace: Any, proxy: Any) -> Non
     is_reached(workspace)
 
 
-@pytest.mark.parametrize("other", [0, 1], ids=["two wishes", "one wish"])
-def test_two_at_once_come_to_one_end(workspace: Any, proxy: Any, other: int) -> None:
-    """Two checkouts that want different versions: one after the other, never both."""
+@pytest.mark.parametrize("wishes", [1, 2, 4])
+def test_several_at_once_come_to_one_end(workspace: Any, proxy: Any, tmp_path: Path, wishes: int) -> None:
+    """Four checkouts, with one or several wishes: one after the other, never two enabled."""
     replaced(workspace)
-    seen = []
+    seen: list[int] = []
     proxy.after = lambda: seen.append(workspace.enabled())
     proxy.arm("none", 0)
-    processes = [FORK.Process(target=workspace.apply, args=(proxy.url,), kwargs={"seconds": 60}) for _ in range(2)]
-    processes[0].start()
-    workspace.declare(version=workspace.versions[other])
-    processes[1].start()
+    processes = []
+    for n in range(4):
+        checkout = workspace.elsewhere(tmp_path / str(n))
+        checkout.declare(version=workspace.versions[1], max_concurrency=1 + n % wishes)
+        processes.append(FORK.Process(target=checkout.apply, args=(proxy.url,), kwargs={"seconds": 60}))
+    for process in processes:
+        process.start()
     for process in processes:
         process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert max(seen) <= 1
-    assert workspace.enabled() == workspace.scheduled_workflows() == 1
-    workspace.declare(version=workspace.versions[1])
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert max(seen) == 1
+    (found,) = workspace.existing()
+    assert found.enabled
+    assert workspace.scheduled_workflows() == 1
     workspace.apply()
     is_reached(workspace)
