@@ -1,10 +1,10 @@
 """Booting the champion's Bento for one question."""
 
-from pathlib import Path
 from typing import Any
 
 from components.core.champion import require_champion
 from components.core.errors import PackagingFailed
+from components.core.object_store import local_path
 from components.core.serving import read_archived_spec
 from components.core.settings import Settings
 from components.core.usecase import UseCase
@@ -17,7 +17,7 @@ def answer_once(settings: Settings, use_case: UseCase) -> tuple[str, dict[str, A
 
     champion = require_champion(settings, use_case.name)
     row, request = example_request(settings, use_case.name, use_case.problem)
-    archive = Path(champion.bento_uri)
+    archive = local_path(settings, champion.bento_uri)
     with booted(archive, read_archived_spec(archive).tag, online_store_url=settings.online_store_url) as server:
         status, answer = server.post("/predict", request)
     if status != 200:  # noqa: PLR2004 - HTTP OK

@@ -5,9 +5,10 @@ from typing import Any
 import pyarrow.compute as pc
 
 from components.core.errors import DataError
+from components.core.object_store import fetch, fetch_snapshot
 from components.core.sections import Problem
 from components.core.settings import Settings
-from components.core.tables import read_snapshot, read_table
+from components.core.tables import latest_path, read_snapshot, read_table
 
 
 def example_request(settings: Settings, use_case: str, problem: Problem) -> tuple[str, dict[str, Any]]:
@@ -15,10 +16,11 @@ def example_request(settings: Settings, use_case: str, problem: Problem) -> tupl
 
     Raises DataError when there is no snapshot or every outcome is known.
     """
-    path = settings.snapshots / use_case / "latest.json"
-    if not path.is_file():
+    path = latest_path(settings.snapshots, use_case)
+    if not fetch(settings, path, again=True):
         raise DataError("there is no snapshot yet", next_step=f"driftline run training --use-case {use_case}")
     snapshot = read_snapshot(path)
+    fetch_snapshot(settings, snapshot)
     table = read_table(settings.snapshots, snapshot, problem.table)
     open_rows = table.filter(pc.is_null(table.column(problem.label))).sort_by("event_timestamp")
     if not open_rows.num_rows:

@@ -8,7 +8,7 @@ from components.core.usecase import UseCase
 
 HOUR = 3600
 
-# Memory is request and limit: about twice what the step of `flights` was seen to use. Steps that may be repeated are,
+# Memory is request and limit: about twice what the step was seen to use with 300,000 rows. Steps that may be repeated are,
 # since pods are evicted and stores restart; a step that reads a verdict is not, since a refusal stays one.
 DEFAULTS = {
     "claim": Resources(cpu="100m", memory="512Mi", retries=2, timeout_seconds=HOUR // 6),

@@ -25,7 +25,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import DataError
+from components.core.object_store import fetch, publish_once
 from components.core.serving import ServingSpec
+from components.core.settings import Settings
 from components.core.storage import create_once, write_atomically
 from components.core.tables import TIMESTAMP
 
@@ -157,13 +159,21 @@ def write_part(root: Path, use_case: str, day: str, table: pa.Table, origin: Ori
     return path
 
 
-def create_part(root: Path, use_case: str, day: str, table: pa.Table, origin: Origin) -> bool:
+def create_part(settings: Settings, use_case: str, day: str, table: pa.Table, origin: Origin) -> bool:
     """Write rows of one day unless their file is there, whoever made it; return whether this call wrote it.
 
-    Raises StorageFailed, and leaves nothing then.
+    Also among machines that share an object store: the file that came first lies at its place here afterwards. Raises
+    StorageFailed, and leaves nothing then.
     """
-    path = part_path(root, use_case, day, origin.writer, origin.sequence)
-    return create_once(path, lambda temporary: _fill(temporary, table, origin))
+    path = part_path(settings.predictions, use_case, day, origin.writer, origin.sequence)
+    created = create_once(path, lambda temporary: _fill(temporary, table, origin))
+    if not settings.object_store_url:
+        return created
+    # A file that was made here and not published yet is published now.
+    if publish_once(settings, path):
+        return True
+    fetch(settings, path, again=True)
+    return False
 
 
 def _fill(path: Path, table: pa.Table, origin: Origin) -> None:

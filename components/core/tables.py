@@ -122,18 +122,27 @@ def _write_content(folder: Path, table: pa.Table) -> str:
 
 def write_snapshot(root: Path, snapshot: Snapshot) -> Path:
     """Write the manifest under its digest and point `latest.json` to it; return the manifest's path."""
-    folder = root / snapshot.use_case / "manifests"
-    path = folder / f"{snapshot.digest}.json"
+    path = root / snapshot.use_case / "manifests" / f"{snapshot.digest}.json"
     text = snapshot.model_dump_json(indent=2)
     if not path.exists():
         write_text(path, text)
-    write_text(folder.parent / "latest.json", text)
+    write_text(latest_path(root, snapshot.use_case), text)
     return path
+
+
+def latest_path(root: Path, use_case: str) -> Path:
+    """Return where the newest snapshot's manifest lies; it is replaced by each new one."""
+    return root / use_case / "latest.json"
 
 
 def read_snapshot(path: Path) -> Snapshot:
     """Read a snapshot manifest."""
     return Snapshot.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def snapshot_files(root: Path, snapshot: Snapshot) -> list[Path]:
+    """Return the files of all tables, whether they are there or not."""
+    return [root / p.path for table in snapshot.tables.values() for p in table.partitions]
 
 
 def partition_files(root: Path, snapshot: Snapshot, table: str) -> list[Path]:

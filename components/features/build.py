@@ -5,6 +5,7 @@ from pathlib import Path
 from components.core.clock import parse_instant
 from components.core.errors import DataError
 from components.core.ledger.refusals import recorded_refusal
+from components.core.object_store import fetch_snapshot
 from components.core.sections import Features, Problem
 from components.core.settings import Settings
 from components.core.tables import read_snapshot
@@ -40,6 +41,7 @@ def build(
     if taken.use_case != use_case:
         raise DataError("the snapshot belongs to another use case", measured=taken.use_case, allowed=use_case)
     until = parse_instant(as_of) if as_of else taken.as_of
+    fetch_snapshot(settings, taken)
     store = open_store(settings, use_case, manifest=snapshot)
     require_registry(registry_digest(store, config.service), registry, config.service)
     made = write_training_set(folder, store, settings.snapshots, taken, problem=problem, config=config, as_of=until)

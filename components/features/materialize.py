@@ -10,9 +10,10 @@ from typing import Any
 
 from components.core.clock import parse_instant
 from components.core.errors import ConfigError, FeatureError
+from components.core.object_store import fetch, fetch_snapshot
 from components.core.sections import Features
 from components.core.settings import Settings
-from components.core.tables import Snapshot, read_snapshot
+from components.core.tables import Snapshot, latest_path, read_snapshot
 from components.core.usecase import load_use_case
 from components.features.definitions import service_views
 from components.features.locks import exclusive
@@ -53,12 +54,13 @@ def materialize_latest(settings: Settings, use_case: str, as_of: str = "", *, re
 
     An empty `as_of` is the snapshot's. Raises ConfigError when there is no snapshot yet.
     """
-    manifest = settings.snapshots / use_case / "latest.json"
-    if not manifest.is_file():
+    manifest = latest_path(settings.snapshots, use_case)
+    if not fetch(settings, manifest, again=True):
         raise ConfigError(
             f"there is no snapshot of {use_case} yet", measured=str(manifest), next_step="run `driftline run training`"
         )
     snapshot = read_snapshot(manifest)
+    fetch_snapshot(settings, snapshot)
     until = parse_instant(as_of) if as_of else snapshot.as_of
     config = load_use_case(settings.feature_repo / use_case).features
     written = materialize(settings, use_case, manifest=manifest, config=config, as_of=until, rebuild=rebuild)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.core.errors import DataError
+from components.core.object_store import fetch_snapshot
 from components.core.sections import Features, Problem
 from components.core.settings import Settings
 from components.core.tables import TIMESTAMP, Snapshot, read_snapshot, read_table
@@ -40,6 +41,7 @@ def build_scoring_set(
     taken = read_snapshot(snapshot)
     if taken.use_case != use_case:
         raise DataError("the snapshot belongs to another use case", measured=taken.use_case, allowed=use_case)
+    fetch_snapshot(settings, taken)
     start, end = whole_days(first, last, as_of=taken.as_of)
     store = open_store(settings, use_case, manifest=snapshot)
     require_registry(registry_digest(store, config.service), registry, config.service)

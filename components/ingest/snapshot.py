@@ -13,10 +13,19 @@ import pyarrow.compute as pc
 from components.core.clock import parse_instant
 from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError
+from components.core.object_store import fetch, fetch_all, publish, publish_all
 from components.core.sections import Data, Problem
 from components.core.settings import Settings
 from components.core.storage import write_text
-from components.core.tables import Snapshot, TableManifest, read_snapshot, write_snapshot, write_table
+from components.core.tables import (
+    Snapshot,
+    TableManifest,
+    latest_path,
+    read_snapshot,
+    snapshot_files,
+    write_snapshot,
+    write_table,
+)
 from components.ingest.queries import connect, create_view, load_source, run_select, seal
 from components.ingest.sources import locate
 
@@ -47,6 +56,7 @@ def take_snapshot(
         if earlier is not None:
             logger.info("taken before as of %s: nothing is read again", until.isoformat())
             write_snapshot(settings.snapshots, earlier)
+            publish(settings, latest_path(settings.snapshots, use_case))
             return earlier
         connection = connect()
         for name, source in data.sources.items():
@@ -76,9 +86,12 @@ def take_snapshot(
         sources=digests,
         tables=tables,
     )
-    write_snapshot(settings.snapshots, snapshot)
+    publish_all(settings, snapshot_files(settings.snapshots, snapshot))
+    publish_all(settings, [write_snapshot(settings.snapshots, snapshot)])
+    publish(settings, latest_path(settings.snapshots, use_case))
     if as_of:
         write_text(record, snapshot.model_dump_json(indent=2))
+        publish(settings, record)
     return snapshot
 
 
@@ -90,10 +103,11 @@ def _record(settings: Settings, use_case: str, question: list[Any]) -> Path:
 
 def _taken_before(settings: Settings, record: Path) -> Snapshot | None:
     """Return the earlier answer if all its files are still there."""
-    if not record.is_file():
+    if not fetch(settings, record):
         return None
     snapshot = read_snapshot(record)
-    files = [settings.snapshots / p.path for table in snapshot.tables.values() for p in table.partitions]
+    files = snapshot_files(settings.snapshots, snapshot)
+    fetch_all(settings, files)
     return snapshot if all(file.is_file() for file in files) else None
 
 

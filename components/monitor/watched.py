@@ -15,6 +15,7 @@ from components.core.errors import DataError
 from components.core.evidence import Window
 from components.core.inference_log import log_schema, read_predictions
 from components.core.label_join import LABEL, LABEL_TIMESTAMP, by_entity, join_labels, joined_ids
+from components.core.object_store import fetch_predictions, fetch_snapshot, local_path
 from components.core.profile import HOLDOUT, PREDICTION, REFERENCE, HoldoutPerformance, Profile, read_profile
 from components.core.sections import Problem
 from components.core.serving import ServingSpec, extract_model
@@ -56,7 +57,7 @@ def load_champion(settings: Settings, use_case: str, folder: Path) -> WatchedMod
     DataError when it was packaged without a reference profile.
     """
     champion = require_champion(settings, use_case)
-    spec = extract_model(Path(champion.bento_uri), folder)
+    spec = extract_model(local_path(settings, champion.bento_uri), folder)
     absent = [name for name in (REFERENCE, HOLDOUT) if not (folder / name).is_file()]
     if absent:
         raise DataError(
@@ -100,6 +101,8 @@ def read_rows(
     instant are kept, with a note.
     """
     root, use_case = settings.predictions, model.spec.use_case
+    fetch_predictions(settings, use_case, window.first - timedelta(days=PAST_DAYS), window.last)
+    fetch_snapshot(settings, snapshot)
     logged = read_predictions(root, use_case, window.first, window.last, version=model.version)
     fresh = pc.greater_equal(logged.column("as_of"), pa.scalar(model.card.holdout_from, TIMESTAMP))
     # A log without files has no columns of the model either.

@@ -14,6 +14,7 @@ from components.core.errors import DataError, GateRefused
 from components.core.ledger.bentos import read_bento, record_bento
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.refusals import recorded_refusal
+from components.core.object_store import address, fetch, local_path, publish
 from components.core.profile import HoldoutPerformance
 from components.core.sections import Package, Problem
 from components.core.serving import MODEL_FOLDER, ServingSpec, read_archived_spec
@@ -109,15 +110,16 @@ def keep_bento(
             digest = build_bento(context, spec, built)
             archive = settings.bentos / f"{digest}.tar"
             write_atomically(archive, lambda temporary: shutil.copyfile(built, temporary))
-        recorded = record_bento(engine, card.release, digest, str(archive))
+        publish(settings, archive)
+        recorded = record_bento(engine, card.release, digest, address(settings, archive))
         if recorded.digest != digest:
             archive.unlink()
             log.info("another process packaged version %d first; its archive counts", card.version)
-    kept = Path(recorded.uri)
-    if not kept.is_file() or file_digest(kept) != recorded.digest:
+    kept = local_path(settings, recorded.uri)
+    if not fetch(settings, kept) or file_digest(kept) != recorded.digest:
         raise DataError(
             "the recorded archive of this model is gone or damaged",
-            measured=str(kept),
+            measured=recorded.uri,
             allowed=recorded.digest,
             next_step="restore the file",
         )

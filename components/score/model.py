@@ -16,6 +16,7 @@ from components.core.champion import require_champion
 from components.core.errors import DataError
 from components.core.inference_columns import encode_columns, null_mask
 from components.core.inference_log import BATCH_SCORING
+from components.core.object_store import local_path
 from components.core.serving import ServingSpec, extract_model
 from components.core.settings import Settings
 from components.core.training_set import Input, TrainingSet
@@ -40,7 +41,7 @@ def load_champion(settings: Settings, use_case: str) -> Model:
     champion = require_champion(settings, use_case)
     with tempfile.TemporaryDirectory(prefix="driftline-score-") as scratch:
         folder = Path(scratch)
-        spec = extract_model(Path(champion.bento_uri), folder)
+        spec = extract_model(local_path(settings, champion.bento_uri), folder)
         found = read_card(folder).model
         if found != champion.digest:
             raise DataError(

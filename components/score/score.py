@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from components.core.inference_log import Origin, create_part, part_path, split_days
+from components.core.object_store import fetch
 from components.core.settings import Settings
 from components.score.model import answer, load_champion, require_inputs
 from components.score.predictions import write_predictions
@@ -58,7 +59,8 @@ def score(settings: Settings, use_case: str, *, scoring_set: Path, output: Path)
     root = settings.predictions
     description, rows = read_rows(scoring_set, use_case)
     days = dict(split_days(rows))
-    missing = [day for day in days if not part_path(root, use_case, day, WRITER, 0).is_file()]
+    files = {day: part_path(root, use_case, day, WRITER, 0) for day in days}
+    missing = [day for day, path in files.items() if not fetch(settings, path)]
     scored = 0
     if missing:
         model = load_champion(settings, use_case)
@@ -66,8 +68,7 @@ def score(settings: Settings, use_case: str, *, scoring_set: Path, output: Path)
         for day in missing:
             table = answer(model, days[day], description.as_of)
             origin = Origin(writer=WRITER, sequence=0, written=table.num_rows, dropped=0)
-            scored += create_part(root, use_case, day, table, origin)
+            scored += create_part(settings, use_case, day, table, origin)
     log.info("%s: %d days scored, %d kept", use_case, scored, len(days) - scored)
-    files = {day: part_path(root, use_case, day, WRITER, 0) for day in days}
     written = write_predictions(output, files, days, ids=description.id)
     return Scored(days_scored=scored, days_kept=len(days) - scored, **written)

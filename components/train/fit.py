@@ -1,5 +1,6 @@
 """The verb: from a training set to a registered, servable bundle."""
 
+import functools
 import logging
 import shutil
 import time
@@ -9,6 +10,7 @@ import numpy as np
 
 from components.core import tracking
 from components.core.bundle import ModelCard, model_digest, write_card
+from components.core.object_store import fetch, publish
 from components.core.sections import Problem, Train
 from components.core.settings import Settings, check_run_key
 from components.train.export import replace_folder, write_bundle
@@ -35,7 +37,19 @@ def fit(
     run_id = tracking.start_run(settings, use_case, settings.run_key)
     tracking.log_training(settings, run_id, _parameters(config), _training_data(prepared))
     checkpoint = _checkpoint(settings, prepared, problem, config)
-    fitted = fit_once(Job(problem.task, prepared.encoding, prepared.training, prepared.validation, config, checkpoint))
+    # What another pod of this step left counts: a pod that was taken away left nothing on its disk.
+    fetch(settings, checkpoint, again=True)
+    fitted = fit_once(
+        Job(
+            problem.task,
+            prepared.encoding,
+            prepared.training,
+            prepared.validation,
+            config,
+            checkpoint,
+            saved=functools.partial(publish, settings),
+        )
+    )
 
     partial = bundle.with_name(f".{bundle.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

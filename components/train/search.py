@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from components.core.digests import text_digest
 from components.core.errors import ConfigError
+from components.core.object_store import fetch, publish
 from components.core.sections import Problem, Train, Tune
 from components.core.settings import Settings, check_run_key
 from components.core.usecase import explain
@@ -41,6 +42,7 @@ def search(
     prepared = prepare(training_set, use_case, problem, train)
     database = settings.checkpoints / check_run_key(settings.run_key) / "tune.db"
     database.parent.mkdir(parents=True, exist_ok=True)
+    fetch(settings, database, again=True)
     study = optuna.create_study(
         storage=f"sqlite:///{database}",
         study_name=training_key(prepared.description.digest, problem, train, space=config.space),
@@ -58,6 +60,7 @@ def search(
             trial = study.ask(space)
             loss = _loss(prepared, problem, _with(train, trial.params))
             study.tell(trial, loss)
+        publish(settings, database)
         log.info("trial %d of %d: loss %.5f, best %.5f", done + 1, config.trials, loss, study.best_value)
     return _with(train, study.best_params)
 

@@ -98,6 +98,7 @@ def train(job: Job) -> FittedNetwork:
         log.info("epoch %d, validation %s %.5f", len(state.curve), loss_name(job.task), loss)
         if job.checkpoint is not None and len(state.curve) % settings.checkpoint_every_epochs == 0:
             _save_checkpoint(torch, job.checkpoint, state, optimizer)
+            job.saved(job.checkpoint)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.best.items()}
     notes = [] if device == "cpu" else ["trained on a GPU: repeating the training may differ in the last digits"]
     return FittedNetwork(weights, plan, device, state.curve, notes)

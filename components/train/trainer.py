@@ -1,5 +1,6 @@
 """What every trainer takes and gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +32,8 @@ class Job:
     config: Train
     checkpoint: Path | None = None
     """None: this training is not resumable."""
+    saved: Callable[[Path], None] = lambda _checkpoint: None
+    """Told after each checkpoint that was written."""
 
 
 class Fitted(Protocol):

@@ -90,6 +90,7 @@ def train(job: Job) -> FittedTrees:
         raw = booster.save_raw("ubj")
         if job.checkpoint is not None:
             write_checkpoint(job.checkpoint, raw)
+            job.saved(job.checkpoint)
         log.info("%d rounds, best validation %s %.5f", len(curve), loss_name(job.task), min(curve))
     best = xgboost.Booster(model_file=raw)[: int(np.argmin(curve)) + 1]
     best.set_attr(**{_STATE: None})

@@ -28,14 +28,14 @@ def validate(
 
     from components.core.sections import Expectations
     from components.core.settings import load_settings
-    from components.validate.judge import judge
+    from components.validate.judge import judge_fetched
 
-    counts = judge(
+    counts = judge_fetched(
+        load_settings(),
         use_case,
         Path(snapshot.path),
         suite,
         Expectations.model_validate(config),
-        load_settings().snapshots,
         verdict=Path(verdict.path),
         page=Path(page.path),
     )

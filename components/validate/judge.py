@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from components.core.errors import DataError
+from components.core.object_store import fetch_snapshot
 from components.core.sections import Expectations
+from components.core.settings import Settings
 from components.core.storage import write_text
 from components.core.tables import Snapshot, read_snapshot, read_table
 from components.core.verdict import Verdict, write_verdict
@@ -18,6 +20,21 @@ from components.validate.page import render
 from components.validate.suite import Expectation, parse_suite
 
 log = logging.getLogger(__name__)
+
+
+def judge_fetched(
+    settings: Settings,
+    use_case: str,
+    manifest: Path,
+    suite: dict[str, Any],
+    config: Expectations,
+    *,
+    verdict: Path,
+    page: Path,
+) -> dict[str, float]:
+    """Make a snapshot's files local, then judge it. Raises what `judge` raises, and StorageFailed."""
+    fetch_snapshot(settings, read_snapshot(manifest))
+    return judge(use_case, manifest, suite, config, settings.snapshots, verdict=verdict, page=page)
 
 
 def judge(

@@ -14,9 +14,9 @@ from pipelines.commands.options import use_case_option
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 def command(use_case: str, host: str, port: int) -> None:
     """Serve the champion's Bento until Ctrl-C; prints a request to try."""
-    from pathlib import Path
 
     from components.core.champion import require_champion
+    from components.core.object_store import local_path
     from components.serve.run import serve_bento
     from pipelines.catalog import read_case
     from pipelines.example import example_request
@@ -32,4 +32,4 @@ def command(use_case: str, host: str, port: int) -> None:
         f"  curl -s http://{host}:{port}/predict -H 'content-type: application/json' -d '{json.dumps(request)}'",
         err=True,
     )
-    serve_bento(settings, Path(champion.bento_uri), host=host, port=port)
+    serve_bento(settings, local_path(settings, champion.bento_uri), host=host, port=port)

@@ -12,6 +12,7 @@ from components.core.errors import DataError, DriftlineError
 from components.core.ledger.bentos import Bento, read_bento
 from components.core.ledger.champions import Promotion, list_promotions
 from components.core.ledger.runs import read_run
+from components.core.object_store import fetch, local_path
 from components.core.serving import extract_model
 from components.core.settings import Settings
 from pipelines.lineage.link import Link, broken, compared, unverified, verified
@@ -50,18 +51,18 @@ def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], s
     bento = read_bento(ledger, release)
     promotions = [p for p in list_promotions(ledger, use_case) if p.version == version]
     record = read_record(settings, promotions[-1].run_id) if promotions else None
-    folders = _model_files(bento, record, scratch)
+    folders = _model_files(settings, bento, record, scratch)
     cards = ((folder, _card_of(folder, model)) for folder in folders)
     folder, card = next(((f, c) for f, c in cards if c is not None), (next(iter(folders), None), None))
     return Subject(settings, ledger, use_case, version, digest, release, bento, folder, card, promotions, record)
 
 
-def _model_files(bento: Bento | None, record: RunRecord | None, scratch: Path) -> list[Path]:
+def _model_files(settings: Settings, bento: Bento | None, record: RunRecord | None, scratch: Path) -> list[Path]:
     """Return the folders that hold the model's files: out of the Bento, and what training wrote."""
     found = []
-    if bento is not None and Path(bento.uri).is_file():
+    if bento is not None and fetch(settings, archive := local_path(settings, bento.uri)):
         with contextlib.suppress(DataError, ValueError, OSError):
-            extract_model(Path(bento.uri), scratch)
+            extract_model(archive, scratch)
             found.append(scratch)
     written = artifact(record, "train", "model") if record else None
     return [*found, written] if written else found
@@ -96,9 +97,10 @@ def bento_link(subject: Subject) -> Link:
     if bento is None:
         return broken("bento", "", "the ledger has no Bento of this release", release=subject.release)
     details = {"uri": bento.uri, "release": subject.release, "recorded_at": bento.recorded_at.isoformat()}
-    if not Path(bento.uri).is_file():
+    archive = local_path(subject.settings, bento.uri)
+    if not archive.is_file():
         return broken("bento", bento.digest, f"{bento.uri} is gone", **details)
-    return compared("bento", bento.digest, file_digest(Path(bento.uri)), "archive", **details)
+    return compared("bento", bento.digest, file_digest(archive), "archive", **details)
 
 
 def promotion_link(subject: Subject) -> Link:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from components.core.bundle import ModelCard
 from components.core.digests import file_digest
+from components.core.object_store import fetch, fetch_snapshot
 from components.core.tables import Snapshot, read_snapshot
 from components.core.training_set import REGISTRY, ROWS, read_manifest
 from pipelines.lineage.link import Link, broken, compared, unverified, verified
@@ -98,12 +99,13 @@ def snapshot_link(subject: Subject, card: ModelCard) -> Link:
     """Compute the digests of the manifest and of every partition it lists again."""
     root = subject.settings.snapshots
     path = root / card.use_case / "manifests" / f"{card.snapshot}.json"
-    if not path.is_file():
+    if not fetch(subject.settings, path):
         return unverified("snapshot", card.snapshot, f"{path} is not on this machine")
     try:
         snapshot = read_snapshot(path)
     except ValidationError as error:
         return broken("snapshot", card.snapshot, f"{path} is damaged: {error.error_count()} errors")
+    fetch_snapshot(subject.settings, snapshot)
     details = {
         "manifest": str(path),
         "as_of": snapshot.as_of.isoformat(),

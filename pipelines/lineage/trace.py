@@ -2,8 +2,9 @@
 
     prediction → model → Bento → promotion → run → MLflow → features → training set → snapshot → code, and the cause
 
-Nothing is asked over a network. Every digest is computed again, and the prediction itself is: the archived model must
-give it for the inputs that were logged. A broken link is a finding, not an error.
+Nothing is asked over a network, except that files may come from the object store. Every digest is computed again, and
+the prediction itself is: the archived model must give it for the inputs that were logged. A broken link is a finding,
+not an error.
 """
 
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from components.core.ledger.engine import open_ledger
+from components.core.object_store import fetch_log
 from components.core.settings import Settings
 from pipelines.lineage.link import Link, broken, unverified, verified
 from pipelines.lineage.model import Subject, bento_link, cause_link, gather, model_link, promotion_link, run_link
@@ -39,6 +41,7 @@ def trace(settings: Settings, request_id: str, use_case: str = "") -> list[Trace
 
     Raises DataError for an unknown id, ConfigError for a use case without a log, LedgerError.
     """
+    fetch_log(settings, use_case)
     found = find_predictions(settings.predictions, request_id, use_case)
     ledger = open_ledger(settings.ledger_url)
     with tempfile.TemporaryDirectory(prefix="driftline-lineage-") as scratch:

@@ -5,7 +5,7 @@ import numpy as np
 from components.core.inference_log import read_predictions
 from components.core.metrics import Metric, measure
 from components.core.settings import Settings
-from components.core.tables import read_snapshot, read_table
+from components.core.tables import latest_path, read_snapshot, read_table
 from components.core.usecase import UseCase
 from components.monitor.watched import labelled, with_labels
 from pipelines.replay.compare import Line
@@ -15,7 +15,7 @@ from pipelines.replay.play import Play
 def measure_play(settings: Settings, use_case: UseCase, play: Play) -> Line:
     """Measure the predictions of a played policy, whichever model version made them."""
     problem = use_case.problem
-    snapshot = read_snapshot(settings.snapshots / use_case.name / "latest.json")
+    snapshot = read_snapshot(latest_path(settings.snapshots, use_case.name))
     labels = read_table(settings.snapshots, snapshot, problem.table)
     metric: Metric = use_case.evaluate.metric
     performance: list[float | None] = []

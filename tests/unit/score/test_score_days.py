@@ -218,8 +218,8 @@ def test_a_day_that_appears_before_its_file_is_made_is_kept(
     table = read_predictions(settings.predictions, "rides", START, START + DAY)
     other = table.set_column(table.column_names.index("prediction"), "prediction", pc.add(table["prediction"], 1.0))
     origin = Origin(writer="batch", sequence=0, written=20, dropped=0)
-    assert not create_part(settings.predictions, "rides", "2013-04-01", other, origin)
-    assert create_part(settings.predictions, "rides", "2013-05-01", other, origin)
+    assert not create_part(settings, "rides", "2013-04-01", other, origin)
+    assert create_part(settings, "rides", "2013-05-01", other, origin)
     after = log_files(settings)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 1
