@@ -19,7 +19,7 @@ import yaml
 from components.core.errors import NotOnCluster
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import find_experiment, find_pipeline
-from components.core.settings import Settings, load_settings
+from components.core.settings import Settings, embedded_settings, load_settings
 from pipelines.cluster.upload import publish_version
 from pipelines.compile import canonical_ir
 from pipelines.image_lock import read_image_lock
@@ -163,11 +163,13 @@ class Workspace:
     def undeclare(self, name: str) -> None:
         (self.folder / self.use_case / "schedules" / f"{name}.yaml").unlink()
 
-    def apply(self, url: str = "", *, prune: bool = False, seconds: float = LOCK_SECONDS) -> list[str]:
+    def apply(
+        self, url: str = "", *, prune: bool = False, seconds: float = LOCK_SECONDS, images: Path = Path("none")
+    ) -> list[str]:
         """Compare and carry out, through a proxy where one is named; return the actions."""
         api = KfpApi(self.settings.model_copy(update={"kfp_host": url})) if url else self.api
         # Other schedules of the server are none of this test's: only its own are pruned.
-        resolved, changes = compare(api.settings, api, self.folder, images=Path("none"), prune=prune)
+        resolved, changes = compare(api.settings, api, self.folder, images=images, prune=prune)
         own = [change for change in changes if change.name.startswith(self.name)]
         apply_changes(api, own, resolved, notify=lambda _: None, lock_seconds=seconds)
         return [change.action for change in own]
@@ -200,17 +202,24 @@ class Workspace:
         shutil.rmtree(self.folder / self.use_case, ignore_errors=True)
 
 
+def _own_stores(home: Path, repo: Path) -> dict[str, Any]:
+    """Return the stores of a home of its own: compiling applies the feature definitions there."""
+    return embedded_settings(home, repo).model_dump(include={"home", "feature_registry_url", "online_store_url"})
+
+
 @pytest.fixture(scope="module")
 def server_side(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """Publish the two versions once; delete them, and what the tests started, at the end."""
     use_case = f"e_{uuid.uuid4().hex[:6]}"
     repo = tmp_path_factory.mktemp("repo")
+    shutil.copy(REPOSITORY / "feature_repo/feature_store.yaml", repo)
     shutil.copytree(REPOSITORY / "feature_repo/wind", repo / use_case)
     file = repo / use_case / "use_case.yaml"
     file.write_text(file.read_text().replace("name: wind", f"name: {use_case}", 1))
     settings = load_settings().model_copy(
         update={"kfp_host": os.environ["KFP_HOST"], "kfp_namespace": "", "kfp_token": None, "feature_repo": repo}
     )
+    settings = settings.model_copy(update=_own_stores(tmp_path_factory.mktemp("home"), repo))
     api = KfpApi(settings)
     pipeline = f"{use_case.replace('_', '-')}-scoring"
     image = read_image_lock(images)["cpu"]
@@ -218,10 +227,11 @@ def server_side(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     workspace = Workspace(settings, tmp_path_factory.mktemp("declared"), use_case, [v.name for v in published])
     yield workspace
     workspace.clear()
-    for version in published:
-        delete = api.pipelines.pipeline_service_delete_pipeline_version
-        api.call("delete version", delete, version.pipeline_id, version.version_id)
     if found := find_pipeline(api, pipeline):
+        listed = api.call("list versions", api.pipelines.pipeline_service_list_pipeline_versions, found)
+        for version in listed.pipeline_versions or []:
+            delete = api.pipelines.pipeline_service_delete_pipeline_version
+            api.call("delete version", delete, found, version.pipeline_version_id)
         api.call("delete pipeline", api.pipelines.pipeline_service_delete_pipeline, found)
     if experiment := find_experiment(api, use_case):
         runs = api.call("list runs", api.runs.run_service_list_runs, experiment_id=experiment).runs or []

@@ -107,6 +107,18 @@ def test_what_people_made_in_the_ui_is_left_alone(workspace: Any) -> None:
             workspace.api.call("delete", service.recurring_run_service_delete_recurring_run, one)
 
 
+def test_without_a_version_it_runs_what_this_checkout_compiles_to(workspace: Any, images: Path) -> None:
+    """The server gets the version if it lacks it; another version, named or compiled, is a replacement."""
+    workspace.declare(version="")
+    assert workspace.apply(images=images) == ["create"]
+    (first,) = workspace.existing()
+    assert first.has["version"].startswith(f"{workspace.name}-")
+    assert first.has["version"] not in workspace.versions
+    assert workspace.apply(images=images) == ["unchanged"]
+    workspace.declare(version=workspace.versions[0])
+    assert workspace.apply() == ["replace"]
+
+
 def test_an_unknown_version_stops_everything_before_anything_is_changed(workspace: Any) -> None:
     workspace.declare()
     workspace.declare(f"{workspace.name}-z", version=f"{workspace.name}-000000000000")
