@@ -8,8 +8,8 @@ from components.core.usecase import UseCase
 
 HOUR = 3600
 
-# Memory is request and limit: about twice what the step was seen to use with 300,000 rows. Steps that may be repeated are,
-# since pods are evicted and stores restart; a step that reads a verdict is not, since a refusal stays one.
+# Memory is request and limit: about twice what the step was seen to use with 300,000 rows. Steps that may be repeated
+# are, since pods are evicted and stores restart; a step that reads a verdict is not, since a refusal stays one.
 DEFAULTS = {
     "claim": Resources(cpu="100m", memory="512Mi", retries=2, timeout_seconds=HOUR // 6),
     "ingest": Resources(cpu="250m", memory="2Gi", retries=2, timeout_seconds=HOUR),

@@ -8,6 +8,8 @@ cd /opt/venv/lib/python3.*/site-packages
 for package in dask ibis matplotlib numpy pandas pyarrow scipy sklearn statsmodels; do
     [ ! -d "$package" ] || find "$package" -type d -name tests -prune -exec rm -rf {} +
 done
+# Descriptions of four hundred AWS services, of which S3 is spoken to.
+find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts -exec rm -rf {} +
 rm -rf pyarrow/include feast/ui/build feast/ui/src feast/ui/public
 # One fixed time, so that equal content makes an equal layer on every machine.
 find /opt/venv -exec touch --no-dereference --date=@0 {} +

@@ -8,6 +8,8 @@ from pathlib import Path
 from components.core.errors import PackagingFailed
 
 PACKAGE = "components"
+UNUSED = ("mypy",)
+"""Feast asks for SQLAlchemy's plug-in for this type checker, which nobody runs in a server; images go without it."""
 
 
 def module_closure(root: Path, entry: str) -> list[Path]:
@@ -49,7 +51,7 @@ def _imports(path: Path) -> list[str]:
 
 
 def pinned_requirements(names: Iterable[str]) -> list[str]:
-    """Return `name==version` of installed packages and of everything they require here, sorted.
+    """Return `name==version` of installed packages and of everything they require here but `UNUSED`, sorted.
 
     `names` may carry extras. Raises PackagingFailed when a package is not installed.
     """
@@ -63,7 +65,7 @@ def pinned_requirements(names: Iterable[str]) -> list[str]:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         fresh = [(name, extra) for extra in ("", *sorted(requirement.extras)) if (name, extra) not in done]
-        if not fresh:
+        if not fresh or name in UNUSED:
             continue
         done.update(fresh)
         try:
