@@ -1,8 +1,8 @@
 """Real servers and settings for every test.
 
-`redis_url` and `postgres_url` give each test an empty database of a private server that this test session starts
-on a free local port. A part that is not installed skips its tests, saying which package is missing, unless the
-environment variable DRIFTLINE_REQUIRE (such as `redis,postgres,torch`) names it: then they fail.
+`redis_url`, `postgres_url` and `object_store` give each test an empty database or bucket of a private server that this
+test session starts on a free local port. A part that is not installed skips its tests, saying which package is missing, unless the
+environment variable DRIFTLINE_REQUIRE (such as `redis,postgres,s3,torch`) names it: then they fail.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ REPOSITORY = Path(__file__).parent.parent
 INSTALL = {
     "redis": "redis-server (Debian and Ubuntu: apt-get install redis-server)",
     "postgres": "PostgreSQL (Debian and Ubuntu: apt-get install postgresql)",
+    "s3": "versitygw, an S3 server (go install github.com/versity/versitygw/cmd/versitygw@v1.7.0)",
     "torch": "torch (pip install 'driftline[torch]')",
 }
 START_SECONDS = 60
@@ -53,7 +55,14 @@ def _postgres_binaries() -> Path | None:
     return packaged[-1].parent if packaged else None
 
 
+def _s3_program() -> str | None:
+    installed = (os.environ.get("GOBIN"), Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin")
+    return shutil.which("versitygw") or shutil.which("versitygw", path=os.pathsep.join(str(p) for p in installed if p))
+
+
 def _is_installed(part: str) -> bool:
+    if part == "s3":
+        return _s3_program() is not None
     if part == "redis":
         return shutil.which("redis-server") is not None
     if part == "postgres":
@@ -206,6 +215,89 @@ def postgres_server(server_address: str) -> Iterator[str]:
 
         with _serve(command, Path(folder) / "server.log", is_ready, cwd=folder, **popen) as port:
             yield f"postgresql+psycopg://driftline:{password}@{server_address}:{port}"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A private S3 server and how to reach it; `start` is the command of a further one on the same buckets."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    start: Callable[[int], list[str]]
+
+    @property
+    def server_environment(self) -> dict[str, str]:
+        """Return the variables with which the server itself is started."""
+        return {**os.environ, "ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
+
+    def environment(self, endpoint: str = "") -> dict[str, str]:
+        """Return the variables that every S3 client reads."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint or self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
+    def client(self, endpoint: str = "") -> Any:
+        """Return a boto3 client that gives up at once."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint or self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(connect_timeout=5, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+        )
+
+
+@pytest.fixture(scope="session")
+def s3_server(server_address: str) -> Iterator[S3Server]:
+    """Start a private S3 server on a folder and yield it."""
+    _require("s3")
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    program = _s3_program()
+    assert program is not None
+    with tempfile.TemporaryDirectory(prefix="driftline-s3-") as folder:
+        # Attributes of objects lie beside them: not every file system keeps extended ones.
+        for name in ("buckets", "attributes"):
+            Path(folder, name).mkdir()
+
+        def command(port: int) -> list[str]:
+            listen = ["--port", f"{server_address}:{port}", "--region", "us-east-1", "--quiet"]
+            return [program, *listen, "posix", "--sidecar", f"{folder}/attributes", f"{folder}/buckets"]
+
+        server = S3Server("", uuid.uuid4().hex, uuid.uuid4().hex, command)
+
+        def is_ready(port: int, _pid: int) -> bool:
+            try:
+                # Only our server knows the keys.
+                server.client(f"http://{server_address}:{port}").list_buckets()
+            except (BotoCoreError, ClientError):
+                return False
+            return True
+
+        with _serve(command, Path(folder) / "server.log", is_ready, env=server.server_environment) as port:
+            yield replace(server, endpoint=f"http://{server_address}:{port}")
+
+
+@pytest.fixture
+def object_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of an empty bucket that S3 clients of this process and its children reach."""
+    from s3fs import S3FileSystem
+
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    s3_server.client().create_bucket(Bucket=bucket)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # clients of earlier tests, which read another environment
+    return f"s3://{bucket}/some/prefix"
 
 
 def _unprivileged_account() -> str:

@@ -22,7 +22,7 @@ from components.package.reference import copy_reference
 SERVICE = "components.serve.entry"
 REQUIREMENTS = "requirements.txt"
 BUILD_SECONDS = 300
-_NEEDS = ["bentoml", "numpy", "onnxruntime", "prometheus-client", "pyarrow", "pydantic"]
+_NEEDS = ["bentoml", "numpy", "onnxruntime", "prometheus-client", "pyarrow", "pydantic", "s3fs"]
 _NEEDS_ONLINE = ["feast[postgres,redis]"]
 
 
@@ -59,6 +59,8 @@ def build_bento(context: Path, spec: ServingSpec, target: Path) -> str:
     packages = [line for line in lines if not line.startswith("bentoml==")]
     with tempfile.TemporaryDirectory(prefix="driftline-build-") as home:
         archive = Path(home) / "bento.tar"
+        environment = child_environment(Path(home))
+        environment["PATH"] = f"{_without_installer(Path(home))}:{environment['PATH']}"
         order = {
             "service": f"{SERVICE}:service",
             "name": name,
@@ -74,7 +76,7 @@ def build_bento(context: Path, spec: ServingSpec, target: Path) -> str:
                 input=json.dumps(order),
                 capture_output=True,
                 text=True,
-                env=child_environment(Path(home)),
+                env=environment,
                 cwd=home,
                 timeout=BUILD_SECONDS,
                 check=False,
@@ -86,6 +88,20 @@ def build_bento(context: Path, spec: ServingSpec, target: Path) -> str:
         require_no_pickle(archive)
         shutil.move(archive, target)
     return file_digest(target)
+
+
+def _without_installer(home: Path) -> Path:
+    """Return a folder whose `uv` refuses to work.
+
+    BentoML 1.4 demands the command and installs it over the network where it is missing, but calls it only to lock
+    packages, which ours are already.
+    """
+    folder = home / "bin"
+    folder.mkdir()
+    command = folder / "uv"
+    command.write_text("#!/bin/sh\necho 'a Bento is built without installing anything' >&2\nexit 1\n", encoding="utf-8")
+    command.chmod(0o755)
+    return folder
 
 
 def child_environment(home: Path) -> dict[str, str]:
