@@ -8,8 +8,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from components.core.bundle import ModelCard, read_card
 from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError, GateRefused
@@ -18,6 +16,7 @@ from components.core.ledger.champions import Candidate, Outcome
 from components.core.ledger.champions import promote as swap_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.refusals import recorded_refusal
+from components.core.object_store import fetch, local_path
 from components.core.settings import Settings
 from components.core.verdict import Verdict, require_approved
 from components.promote.mirror import mirror_champion
@@ -43,7 +42,7 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
             raise GateRefused("the gate did not decide to promote", measured=approval.decision, allowed="promote")
     expected = compared_version(approval)
     engine = open_ledger(settings.ledger_url)
-    archive = kept_bento(engine, card.release, bento)
+    archive = kept_bento(settings, card.release, bento)
     candidate = Candidate(
         model=use_case,
         version=card.version,
@@ -81,12 +80,12 @@ def compared_version(approval: Verdict) -> int | None:
     return int(value)
 
 
-def kept_bento(engine: sa.Engine, release: str, bento: Path) -> bentos.Bento:
+def kept_bento(settings: Settings, release: str, bento: Path) -> bentos.Bento:
     """Return the record of the archive that `package` kept for this model.
 
     Raises DataError when there is none, when it is another archive than the one at hand, or when its file is gone.
     """
-    found = bentos.read_bento(engine, release)
+    found = bentos.read_bento(open_ledger(settings.ledger_url), release)
     measured = file_digest(bento)
     if found is None or found.digest != measured:
         raise DataError(
@@ -95,7 +94,7 @@ def kept_bento(engine: sa.Engine, release: str, bento: Path) -> bentos.Bento:
             allowed=found.digest[:12] if found else "a recorded archive; the ledger has none for this model",
             next_step="run `package` again",
         )
-    if not Path(found.uri).is_file():
+    if not fetch(settings, local_path(settings, found.uri)):
         raise DataError("the kept archive of this model is gone", measured=found.uri, next_step="restore the file")
     return found
 
