@@ -5,19 +5,24 @@ it), KFP_NAMESPACE, KFP_S3_ENDPOINT, KFP_S3_ACCESS_KEY, KFP_S3_SECRET_KEY, KUBEC
 `images.json` of `make images`. Without KFP_HOST every test here is skipped.
 """
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from components.core.kfp_api import KfpApi
 from components.core.ledger.engine import migrate
 from components.core.settings import Settings, load_settings
 
@@ -50,13 +55,63 @@ def kubernetes_api() -> Any:
     return client.CoreV1Api()
 
 
+class Proxy:
+    """A way to a server that can be closed: connections are cut and refused then."""
+
+    def __init__(self, address: str, target: tuple[str, int]) -> None:
+        self._target = target
+        self._sockets: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self.place = (address, 0)
+        self.open()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(self.place)
+        self.place = self._listener.getsockname()
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def close(self) -> None:
+        for each in [self._listener, *self._sockets]:
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+        self._sockets.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                inner, _ = listener.accept()
+                outer = socket.create_connection(self._target)
+                self._sockets |= {inner, outer}
+                for ends in ((inner, outer), (outer, inner)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[str]:
+def object_store_proxy(server_address: str) -> Iterator[Proxy]:
+    """Yield the way by which our steps reach the object store; KFP itself goes directly."""
+    store = urlsplit(os.environ["KFP_S3_ENDPOINT"])
+    assert store.hostname
+    proxy = Proxy(server_address, (store.hostname, store.port or 80))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="session")
+def bucket(object_store_proxy: Proxy) -> Iterator[str]:
     """Yield an `s3://` URL of an own, empty bucket; it is emptied and removed at the end. Sets the AWS variables."""
     import s3fs
 
     aws = {
-        "AWS_ENDPOINT_URL": os.environ["KFP_S3_ENDPOINT"],
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*object_store_proxy.place),
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": os.environ["KFP_S3_ACCESS_KEY"],
@@ -129,7 +184,8 @@ def cluster(
         kubernetes_api.create_namespaced_config_map(namespace, {"metadata": metadata, "data": addresses | storage})
         try:
             kubernetes_api.create_namespaced_secret(namespace, {"metadata": metadata, "stringData": credentials | keys})
-            yield load_settings()
+            with _nothing_left_behind(KfpApi(load_settings())):
+                yield load_settings()
         finally:
             kubernetes_api.delete_namespaced_config_map(NAME, namespace)
             kubernetes_api.delete_namespaced_secret(NAME, namespace)
@@ -144,19 +200,49 @@ def images() -> Path:
     return path
 
 
-@pytest.fixture
-def driftline(cluster: Settings, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+@pytest.fixture(scope="session")
+def driftline(
+    cluster: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Return the command line, run as a process of its own from another folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
     program = shutil.which("driftline", path=str(Path(sys.executable).parent))
     assert program
 
     def call(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, cwd=elsewhere)
         if check and done.returncode:
             pytest.fail(f"driftline {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
     return call
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(api: KfpApi) -> Iterator[None]:
+    """Delete the runs, experiments and pipelines that were made meanwhile."""
+    experiments, pipelines = set(_ids(api, "experiments")), set(_ids(api, "pipelines"))
+    try:
+        yield
+    finally:
+        for experiment in set(_ids(api, "experiments")) - experiments:
+            runs = api.runs.run_service_list_runs(experiment_id=experiment, page_size=200).runs or []
+            for run in runs:
+                api.runs.run_service_delete_run(run.run_id)
+            api.experiments.experiment_service_delete_experiment(experiment)
+        for pipeline in set(_ids(api, "pipelines")) - pipelines:
+            versions = api.pipelines.pipeline_service_list_pipeline_versions(pipeline, page_size=200)
+            for version in versions.pipeline_versions or []:
+                api.pipelines.pipeline_service_delete_pipeline_version(pipeline, version.pipeline_version_id)
+            api.pipelines.pipeline_service_delete_pipeline(pipeline)
+
+
+def _ids(api: KfpApi, kind: str) -> list[str]:
+    if kind == "experiments":
+        found = api.experiments.experiment_service_list_experiments(page_size=200).experiments or []
+        return [experiment.experiment_id for experiment in found]
+    found = api.pipelines.pipeline_service_list_pipelines(page_size=200).pipelines or []
+    return [pipeline.pipeline_id for pipeline in found]
 
 
 def _create_database(server: str, name: str) -> str:
@@ -168,8 +254,6 @@ def _create_database(server: str, name: str) -> str:
 
 
 def _free_port(address: str) -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
