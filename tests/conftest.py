@@ -1,8 +1,8 @@
 """Real servers and settings for every test.
 
 `redis_url`, `postgres_url` and `object_store` give each test an empty database or bucket of a private server that this
-test session starts on a free local port. A part that is not installed skips its tests, saying which package is missing, unless the
-environment variable DRIFTLINE_REQUIRE (such as `redis,postgres,s3,torch`) names it: then they fail.
+test session starts on a free local port. A part that is not installed skips its tests, saying which package is missing,
+unless the environment variable DRIFTLINE_REQUIRE (such as `redis,postgres,s3,torch`) names it: then they fail.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ itself. A file's key is its path below `home` (docs/adr/0014). Without `settings
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -24,8 +25,13 @@ PATIENCE_SECONDS = 150.0
 """A store that is away for a minute or two delays a step; KFP's own retry would start it from the beginning."""
 LONGEST_PAUSE_SECONDS = 8.0
 THREADS = 8
-# Transient by S3's own documentation (error responses): what is repeated besides lost connections.
-_TRANSIENT = ("500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout")
+MARK = "driftline-writer"
+# Transient by S3's own documentation (error responses): what is repeated besides lost connections. The conflict is
+# what AWS answers to one of two conditional writes at the same instant: it asks for the write to be repeated.
+_TRANSIENT = (
+    *("500", "502", "503", "504"),
+    *("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "ConditionalRequestConflict"),
+)
 _Result = TypeVar("_Result")
 
 
@@ -46,16 +52,19 @@ def publish_once(settings: Settings, path: Path) -> bool:
 
     Of several writers exactly one gets True (a conditional PUT, If-None-Match). Raises StorageFailed.
     """
-    attempts = 0
+    # A first request may have been served although its answer got lost, and the libraries below repeat it unseen: the
+    # mark tells who wrote what is there.
+    mark = uuid.uuid4().hex
 
     def put(store: Any) -> bool:
-        nonlocal attempts
-        attempts += 1
+        key = address(settings, path)
         try:
-            store.put_file(str(path), address(settings, path), mode="create")
-        except FileExistsError:
-            # A first attempt may have been written although its answer got lost.
-            return attempts > 1 and bool(store.cat_file(address(settings, path)) == path.read_bytes())
+            store.put_file(str(path), key, mode="create", Metadata={MARK: mark})
+        except OSError as error:
+            # Servers other than AWS do not say which condition failed, so s3fs does not make it a FileExistsError.
+            if not isinstance(error, FileExistsError) and _code(error) != "PreconditionFailed":
+                raise
+            return bool(store.metadata(key, refresh=True).get(MARK) == mark)
         return True
 
     return _patiently(settings, "write", path, put)
@@ -64,14 +73,14 @@ def publish_once(settings: Settings, path: Path) -> bool:
 def fetch(settings: Settings, path: Path, *, again: bool = False) -> bool:
     """Make a file local and return whether it exists; `again` also where an older one may be at hand.
 
-    The file appears whole or not at all. Raises StorageFailed.
+    With `again` it exists if the store has it: a local file that the store lacks stays, and counts for nobody. The file appears whole or not at all. Raises StorageFailed.
     """
     if not settings.object_store_url or (path.is_file() and not again):
         return path.is_file()
 
     def get(store: Any) -> bool:
         try:
-            content = store.cat_file(address(settings, path))
+            content = _content(store, address(settings, path))
         except FileNotFoundError as error:
             return _without_bucket(error)
         write_atomically(path, lambda temporary: temporary.write_bytes(content))
@@ -119,9 +128,9 @@ def address(settings: Settings, path: Path) -> str:
     """
     if not settings.object_store_url:
         return str(path)
-    for root, prefix in ((settings.predictions, "predictions"), (settings.home, "")):
+    for root, prefix in ((settings.predictions, ("predictions",)), (settings.home, ())):
         if path.is_relative_to(root):
-            return "/".join(part for part in (settings.object_store_url, prefix, str(path.relative_to(root))) if part)
+            return "/".join((settings.object_store_url, *prefix, *path.relative_to(root).parts))
     raise ConfigError("a file outside of DRIFTLINE_HOME cannot be shared", measured=path, allowed=settings.home)
 
 
@@ -131,6 +140,12 @@ def local_path(settings: Settings, named: str) -> Path:
     if settings.object_store_url and named.startswith(prefix):
         return settings.home / named.removeprefix(prefix)
     return Path(named)
+
+
+def _content(store: Any, key: str) -> bytes:
+    """Read a file in one request: several could mix two contents of a file that is replaced meanwhile."""
+    content: bytes = store.cat_file(key, max_concurrency=1)
+    return content
 
 
 def _names(settings: Settings, folder: Path) -> list[str]:
@@ -146,7 +161,7 @@ def _names(settings: Settings, folder: Path) -> list[str]:
 
 def _without_bucket(error: FileNotFoundError) -> bool:
     """Return False for a key that is not there; a bucket that is not there is an error, and raised again."""
-    if _response(error).get("Error", {}).get("Code") == "NoSuchBucket":
+    if _code(error) == "NoSuchBucket":
         raise OSError(str(error)) from error.__cause__
     return False
 
@@ -157,22 +172,28 @@ def _in_parallel(work: Callable[[Path], _Result], paths: Iterable[Path]) -> list
 
 
 def _store() -> Any:
-    """Return the client; endpoint, region and keys are the AWS variables that it reads itself."""
+    """Return the client; endpoint, region and keys are the AWS variables that it reads itself.
+
+    It tries once: a conditional write that it repeated unseen would be refused for its own first attempt.
+    """
     from s3fs import S3FileSystem
 
     once = {"connect_timeout": 5, "read_timeout": 60, "retries": {"total_max_attempts": 1}}
-    return S3FileSystem(config_kwargs=once, use_listings_cache=False)
+    store = S3FileSystem(config_kwargs=once, use_listings_cache=False)
+    store.retries = 1
+    return store
 
 
 def _patiently(settings: Settings, verb: str, path: Path, work: Callable[[Any], _Result]) -> _Result:
     """Do some work with the store; repeat it while the store is away, up to PATIENCE_SECONDS."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from s3fs.core import S3_RETRYABLE_ERRORS
 
     started, pause = time.monotonic(), 1.0
     while True:
         try:
             return work(_store())
-        except (OSError, BotoCoreError, ClientError) as error:
+        except (OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS) as error:
             waited = time.monotonic() - started
             if not _is_transient(error) or waited + pause > PATIENCE_SECONDS:
                 raise _failed(settings, verb, path, error, waited) from error
@@ -183,13 +204,16 @@ def _patiently(settings: Settings, verb: str, path: Path, work: Callable[[Any], 
 
 def _is_transient(error: Exception) -> bool:
     from botocore.exceptions import ConnectionError as Unreachable
-    from botocore.exceptions import HTTPClientError
+    from s3fs.core import S3_RETRYABLE_ERRORS
 
-    if isinstance(error, (Unreachable, HTTPClientError, ConnectionError, TimeoutError)):
+    if isinstance(error, (Unreachable, ConnectionError, TimeoutError, *S3_RETRYABLE_ERRORS)):
         return True
-    response = _response(error)
-    status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-    return response.get("Error", {}).get("Code") in _TRANSIENT or status in _TRANSIENT
+    status = str(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    return _code(error) in _TRANSIENT or status in _TRANSIENT
+
+
+def _code(error: Exception) -> str:
+    return str(_response(error).get("Error", {}).get("Code", ""))
 
 
 def _response(error: Exception) -> dict[str, Any]:
