@@ -116,7 +116,7 @@ def test_a_model_that_the_gate_refused_is_refused(embedded: Settings, approve: A
     first.write_verdict(None, decision=decision)
     with pytest.raises(GateRefused):
         promote(first.settings, "flights", **first.arguments)
-    untouched(embedded)
+    untouched(embedded, state="refused")
 
 
 def test_a_pass_is_no_promotion(embedded: Settings, approve: Approve) -> None:
@@ -124,7 +124,7 @@ def test_a_pass_is_no_promotion(embedded: Settings, approve: Approve) -> None:
     first.write_verdict(None, decision="pass")
     with pytest.raises(GateRefused, match="did not decide to promote"):
         promote(first.settings, "flights", **first.arguments)
-    untouched(embedded)
+    untouched(embedded, state="refused")
 
 
 @pytest.mark.parametrize("version", ["absent", "1", True, 1.5, 0, -1, []])
@@ -235,12 +235,12 @@ def test_the_component_promotes(embedded: Settings, approve: Approve, monkeypatc
     assert champion_alias(embedded, "flights") == 1
 
 
-def untouched(settings: Settings) -> None:
-    """Require that nothing was promoted, recorded or tagged."""
+def untouched(settings: Settings, *, state: str = "running") -> None:
+    """Require that nothing was promoted, recorded or tagged, and that the run is in `state`; a refusal ends it."""
     assert champion(settings) is None
     assert list_promotions(open_ledger(settings.ledger_url), "flights") == []
     assert champion_alias(settings, "flights") is None
     assert "gate.status" not in tags(settings, 1)
     run = read_run(open_ledger(settings.ledger_url), "run-1")
     assert run is not None
-    assert run.state == "running"
+    assert (run.state, run.failed_step) == (state, "promote" if state == "refused" else "")
