@@ -73,7 +73,8 @@ def publish_once(settings: Settings, path: Path) -> bool:
 def fetch(settings: Settings, path: Path, *, again: bool = False) -> bool:
     """Make a file local and return whether it exists; `again` also where an older one may be at hand.
 
-    With `again` it exists if the store has it: a local file that the store lacks stays, and counts for nobody. The file appears whole or not at all. Raises StorageFailed.
+    With `again` it exists if the store has it: a local file that the store lacks stays, and counts for nobody. The
+    file appears whole or not at all. Raises StorageFailed.
     """
     if not settings.object_store_url or (path.is_file() and not again):
         return path.is_file()
