@@ -27,6 +27,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError, StorageFailed
+from components.core.inference_log import Origin, create_part
 from components.core.object_store import (
     PATIENCE_SECONDS,
     address,
@@ -189,6 +190,35 @@ def test_what_one_home_names_lies_below_the_other(here: Settings, there: Setting
     assert local_path(there, "/elsewhere/a.tar") == Path("/elsewhere/a.tar")
     with pytest.raises(ConfigError, match="outside of DRIFTLINE_HOME"):
         publish(here, tmp_path / "elsewhere" / "file")
+
+
+@pytest.mark.s3
+def test_a_day_scored_twice_holds_the_rows_of_the_first(here: Settings, there: Settings) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def score(settings: Settings, prediction: float) -> bool:
+        origin = Origin(writer="batch", sequence=0, written=1, dropped=0)
+        return create_part(settings, "rides", "2013-02-01", pa.table({"prediction": [prediction]}), origin)
+
+    assert score(here, 0.25)
+    assert not score(there, 0.75)
+    assert not score(here, 0.75)
+    for settings in (here, there):
+        (path,) = (settings.home / name for name in files(settings.home))
+        assert pq.read_table(path).column("prediction").to_pylist() == [0.25]
+
+
+@pytest.mark.s3
+def test_a_day_that_was_made_and_never_published_is_published_later(here: Settings, there: Settings) -> None:
+    import pyarrow as pa
+
+    origin = Origin(writer="batch", sequence=0, written=1, dropped=0)
+    rows = pa.table({"prediction": [0.25]})
+    assert create_part(here.model_copy(update={"object_store_url": ""}), "rides", "2013-02-01", rows, origin)
+    assert create_part(here, "rides", "2013-02-01", rows, origin)
+    fetch_log(there)
+    assert files(there.home) == files(here.home)
 
 
 def _race(settings: Settings, content: bytes, start: Any, results: Any) -> None:
