@@ -121,6 +121,9 @@ def load_settings() -> Settings:
     """
     silence_libraries()
     read = os.environ.get
+    if region := read("AWS_REGION"):
+        # Pods are given this one (EKS sets it too), botocore reads the other.
+        os.environ.setdefault("AWS_DEFAULT_REGION", region)
     home = Path(read("DRIFTLINE_HOME") or ".driftline").absolute()
     feature_repo = Path(read("DRIFTLINE_FEATURE_REPO") or "feature_repo").absolute()
     embedded = embedded_settings(home, feature_repo)

@@ -419,6 +419,23 @@ def test_a_store_that_is_away_for_a_moment_delays_only(
     assert files(there.home) == {"before": b"before", "during": b"during"}
 
 
+REGION = """
+from components.core.settings import load_settings
+load_settings()
+import botocore.session
+print(botocore.session.get_session().get_config_variable("region"))
+"""
+
+
+@pytest.mark.parametrize(("names", "region"), [(["AWS_REGION"], "1"), (["AWS_REGION", "AWS_DEFAULT_REGION"], "2")])
+def test_the_region_that_pods_are_given_is_the_client_s(names: list[str], region: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {name: f"eu-west-{number}" for number, name in enumerate(names, start=1)}
+    command = [sys.executable, "-c", REGION]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"eu-west-{region}", done.stderr
+
+
 @pytest.mark.s3
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
