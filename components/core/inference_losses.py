@@ -118,6 +118,11 @@ def settle_dead(root: Path, use_case: str) -> list[Losses]:
     return found
 
 
+def living_writers(root: Path, use_case: str) -> set[str]:
+    """Return the writers whose account is open: they live, or died and were not settled yet."""
+    return {path.name for path in _folder(root, use_case).glob("[!.]*")}
+
+
 def read_losses(root: Path, use_case: str) -> list[Losses]:
     """Return the recorded losses of all writers that have ended."""
     records = sorted((root / use_case / "lost").glob("[!.]*.json"))

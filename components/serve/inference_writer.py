@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.core.inference_log import Entry, Origin, encode, row_names, row_values, split_days, write_part
-from components.core.inference_losses import Counters, settle_dead
+from components.core.inference_losses import Counters, living_writers, settle_dead
 from components.core.serving import ServingSpec
 
 log = logging.getLogger("driftline.serve")
@@ -47,13 +47,17 @@ class InferenceWriter:
         capacity_rows: int = CAPACITY_ROWS,
         flush_rows: int = FLUSH_ROWS,
         flush_seconds: float = FLUSH_SECONDS,
+        share: Callable[[Path], None] | None = None,
     ) -> None:
-        """Start writing below `root`. Raises nothing: a folder that cannot be written is tried again later."""
+        """Start writing below `root`. Raises nothing: a folder that cannot be written is tried again later.
+
+        `share` hands a finished file to where others read it; it is deleted here then.
+        """
         self.writer = uuid.uuid4().hex
         self._root, self._spec, self._count = root, spec, count
         # A whole batch must fit beside one that is being written.
         self._capacity = max(capacity_rows, 2 * spec.max_batch_rows)
-        self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
+        self._flush_rows, self._flush_seconds, self._share = flush_rows, flush_seconds, share
         self._names = row_names(spec)
         # Pickled, so that the collector has no waiting objects to look at and a request's memory is used again at once.
         self._entries: list[bytes] = []
@@ -155,6 +159,17 @@ class InferenceWriter:
             counters.write(rows)
             self._gone += rows
             self._count("written", rows)
+        if self._share:
+            self._hand_over(self._share)
+
+    def _hand_over(self, share: Callable[[Path], None]) -> None:
+        """Share the finished files of this writer and of those that are dead; a living one shares its own."""
+        others = living_writers(self._root, self._spec.use_case) - {self.writer}
+        for path in sorted((self._root / self._spec.use_case).glob("*/*.parquet")):
+            if not path.name.startswith(".") and path.name.rpartition("-")[0] not in others:
+                share(path)
+                # Of two that find a dead one's file the slower one finds it gone.
+                path.unlink(missing_ok=True)
 
     def _take(self) -> None:
         """Move what was appended so far into tables, one per day, that wait to be written."""

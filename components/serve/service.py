@@ -5,6 +5,7 @@ pydantic model as output, no access log, and no tracing spans. Metrics and healt
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import time
@@ -17,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from components.core.errors import FeatureError
 from components.core.inference_log import BATCH, LOOKUP, READY
+from components.core.object_store import publish
 from components.core.serving import ServingSpec, read_spec
 from components.core.settings import load_settings
 from components.core.training_set import REGISTRY
@@ -57,7 +59,8 @@ def create_service(folder: Path) -> Any:
                 self.online = OnlineReader(folder / REGISTRY, spec, settings.online_store_url)
             self.log = None
             if settings.inference_log:
-                self.log = InferenceWriter(settings.inference_log, spec, self.metrics.count_logged)
+                share = functools.partial(publish, settings) if settings.object_store_url else None
+                self.log = InferenceWriter(settings.inference_log, spec, self.metrics.count_logged, share=share)
             # What start-up made stays: full collections, which waiting rows make more frequent, need not look at it.
             gc.collect()
             gc.freeze()

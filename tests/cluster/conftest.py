@@ -108,7 +108,7 @@ def object_store_proxy(server_address: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def bucket(object_store_proxy: Proxy) -> Iterator[str]:
     """Yield an `s3://` URL of an own, empty bucket; it is emptied and removed at the end. Sets the AWS variables."""
-    import s3fs
+    import boto3
 
     aws = {
         "AWS_ENDPOINT_URL": "http://{}:{}".format(*object_store_proxy.place),
@@ -121,10 +121,10 @@ def bucket(object_store_proxy: Proxy) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as environment:
         for key, value in aws.items():
             environment.setenv(key, value)
-        store = s3fs.S3FileSystem(endpoint_url=aws["AWS_ENDPOINT_URL"])
-        store.mkdir(name)
+        store = boto3.resource("s3").create_bucket(Bucket=name)
         yield f"s3://{name}"
-        store.rm(name, recursive=True)
+        store.objects.all().delete()
+        store.delete()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The writer of the inference log against real disks: full, read-only, slow; killed, overflowing, beside others."""
 
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -17,9 +18,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from components.core.errors import StorageFailed
 from components.core.inference_log import LOOKUP, METADATA, Origin, read_predictions
 from components.core.inference_losses import Counters, read_losses, settle_dead
+from components.core.object_store import fetch_log, publish
 from components.core.serving import ServingSpec
+from components.core.settings import Settings
 from components.serve.inference_writer import InferenceWriter
 
 ROOT = Path(__file__).parents[3]
@@ -368,3 +372,44 @@ def test_a_disk_that_is_full_to_the_end_loses_rows_that_the_next_start_counts(
     done = on_small_disk(FULL_TO_THE_END, tmp_path / "disk", spec, "size=1m", "")
     assert done.stdout.splitlines() == ["[(70, 70)] []"], done.stderr
     assert done.stderr.count("cannot be written") == 1
+
+
+@pytest.mark.s3
+def test_finished_files_are_handed_to_the_object_store(
+    tmp_path: Path, spec: ServingSpec, count: Any, object_store: str, settings: Settings
+) -> None:
+    """Also those of a writer that was killed before it could; those of a living one are its own business."""
+    server = settings.model_copy(update={"object_store_url": object_store, "home": tmp_path / "server"})
+    root = server.predictions
+    killed = InferenceWriter(root, spec, count)
+    put(killed, 0, 5)
+    killed.close()
+    living = InferenceWriter(root, spec, count, flush_rows=3, flush_seconds=NEVER)
+    put(living, 5, 3)
+    wait_until(lambda: len(logged(root)) == 8)
+    writer = InferenceWriter(root, spec, count, share=functools.partial(publish, server))
+    put(writer, 8, 4)
+    writer.close()
+    assert logged(root) == [5, 6, 7]
+    reader = server.model_copy(update={"home": tmp_path / "reader"})
+    fetch_log(reader, "rides")
+    assert sorted(logged(reader.predictions)) == [0, 1, 2, 3, 4, 8, 9, 10, 11]
+    living.close()
+
+
+def test_files_that_cannot_be_handed_over_stay(tmp_path: Path, spec: ServingSpec, count: Any, counted: Any) -> None:
+    away, handed = [True], []
+
+    def share(path: Path) -> None:
+        if away[0]:
+            raise StorageFailed("the object store is away")
+        handed.append(path.name)
+
+    writer = InferenceWriter(tmp_path, spec, count, flush_seconds=0.02, share=share)
+    put(writer, 0, 3)
+    wait_until(lambda: logged(tmp_path) == [0, 1, 2])
+    assert counted["written"] == 3
+    away[0] = False
+    wait_until(lambda: logged(tmp_path) == [])
+    assert len(handed) == 1
+    writer.close()
