@@ -36,7 +36,7 @@ def submit(cluster: Settings, driftline: CommandLine, images: Path) -> CommandLi
 def test_a_pod_that_is_taken_away_in_training_delays_the_run(
     cluster: Settings, kubernetes_api: Any, namespace: str, submit: CommandLine, driftline: CommandLine
 ) -> None:
-    run_id = json.loads(submit().stdout)["id"]
+    run_id = json.loads(submit().stdout)["run_id"]
     pod = running_pod(cluster, kubernetes_api, namespace, run_id, "train")
     kubernetes_api.delete_namespaced_pod(pod, namespace, grace_period_seconds=0)
     shown = wait_for(driftline, run_id)
@@ -73,11 +73,13 @@ def test_a_minute_without_the_object_store_delays_the_run(
     driftline: CommandLine,
 ) -> None:
     object_store_proxy.close()
-    # Another instant than the other tests': what is taken already is not written again.
-    run_id = json.loads(submit("--as-of", "2013-03-20T00:00:00+00:00").stdout)["id"]
-    running_pod(cluster, kubernetes_api, namespace, run_id, "ingest")
-    time.sleep(OUTAGE_SECONDS)
-    object_store_proxy.open()
+    try:
+        # Another instant than the other tests': what is taken already is not written again.
+        run_id = json.loads(submit("--as-of", "2013-03-20T00:00:00+00:00").stdout)["run_id"]
+        running_pod(cluster, kubernetes_api, namespace, run_id, "ingest")
+        time.sleep(OUTAGE_SECONDS)
+    finally:
+        object_store_proxy.open()
     shown = wait_for(driftline, run_id)
     assert shown["result"] in ("succeeded", "refused"), shown
     ingest = next(step for step in shown["steps"] if step["name"] == "ingest")

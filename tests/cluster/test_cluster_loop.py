@@ -57,7 +57,9 @@ def test_one_ir_gives_equal_results_here_and_there(
     registry = applied_definitions(cluster, USE_CASE)
     ir = compile_for_cluster(case, "training", registry, read_image_lock(images))
     version = require_version(KfpApi(cluster), "flights-training", version_name(ir))
-    assert require_run(KfpApi(cluster), trained["id"]).pipeline_version_reference.pipeline_version_id == version.version_id
+    assert (
+        require_run(KfpApi(cluster), trained["id"]).pipeline_version_reference.pipeline_version_id == version.version_id
+    )
     here = embedded_settings(tmp_path / "home", cluster.feature_repo)
     migrate(here.ledger_url)
     assert applied_definitions(here, USE_CASE) == registry
