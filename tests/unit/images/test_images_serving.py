@@ -33,6 +33,11 @@ NOT_LOADED = {
     "psycopg-binary": "PostgreSQL as online store",
     "psycopg-pool": "PostgreSQL as online store",
     "nvidia-ml-py": "BentoML asks it for GPUs at the start, then forgets it",
+    "s3fs": "the inference log of a cluster goes to S3",
+    "aiobotocore": "of s3fs",
+    "aioitertools": "of aiobotocore",
+    "botocore": "of aiobotocore",
+    "jmespath": "of botocore",
     "tzdata": "zones for pandas where the system has none",
 }
 
