@@ -28,7 +28,7 @@ def serve_bento(settings: Settings, archive: Path, *, host: str = "127.0.0.1", p
     if archive.is_dir():
         tag, bento, home = read_unpacked_spec(archive).tag, str(archive.absolute()), settings.home / "serving"
         # The server would write bytecode beside the sources in the folder.
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        os.environ.update(PYTHONDONTWRITEBYTECODE="1")
     elif archive.is_file():
         tag = bento = read_archived_spec(archive).tag
         home = unpack(settings, archive)
