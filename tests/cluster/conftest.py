@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from components.core.kfp_api import KfpApi
-from components.core.ledger.engine import migrate
+from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.runs import list_runs
 from components.core.settings import Settings, load_settings
 
 HERE = Path(__file__).parent
@@ -184,8 +185,12 @@ def cluster(
         kubernetes_api.create_namespaced_config_map(namespace, {"metadata": metadata, "data": addresses | storage})
         try:
             kubernetes_api.create_namespaced_secret(namespace, {"metadata": metadata, "stringData": credentials | keys})
-            with _nothing_left_behind(KfpApi(load_settings())):
-                yield load_settings()
+            settings = load_settings()
+            with _nothing_left_behind(KfpApi(settings)):
+                yield settings
+                # What another person's experiment of this name holds stays.
+                for run in list_runs(open_ledger(settings.ledger_url), limit=1000):
+                    KfpApi(settings).runs.run_service_delete_run(run.id)
         finally:
             kubernetes_api.delete_namespaced_config_map(NAME, namespace)
             kubernetes_api.delete_namespaced_secret(NAME, namespace)
@@ -220,7 +225,7 @@ def driftline(
 
 @contextlib.contextmanager
 def _nothing_left_behind(api: KfpApi) -> Iterator[None]:
-    """Delete the runs, experiments and pipelines that were made meanwhile."""
+    """Delete the experiments, with their runs, and the pipelines that were made meanwhile."""
     experiments, pipelines = set(_ids(api, "experiments")), set(_ids(api, "pipelines"))
     try:
         yield
