@@ -14,7 +14,7 @@ from components.core.kfp_steps import read_steps
 from components.core.ledger.champions import read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.settings import Settings
-from pipelines.cluster.runs import require_run, select_step
+from pipelines.cluster.runs import require_run
 
 USE_CASE = "wind"
 OUTAGE_SECONDS = 60
@@ -93,8 +93,8 @@ def running_pod(settings: Settings, kubernetes_api: Any, namespace: str, run_id:
     api = KfpApi(settings)
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        pods = select_step(read_steps(api, require_run(api, run_id)), step).pods
-        for pod in pods:
+        steps = read_steps(api, require_run(api, run_id))
+        for pod in [pod for found in steps if found.name == step for pod in found.pods]:
             found = kubernetes_api.list_namespaced_pod(namespace, field_selector=f"metadata.name={pod}").items
             if found and found[0].status.phase == "Running" and "-impl-" in pod:
                 return pod
