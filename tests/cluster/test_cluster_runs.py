@@ -225,7 +225,7 @@ def test_what_is_not_there_is_said(api: KfpApi, here: Settings, images: Path) ->
         submit(here, "flights", "monitoring", parameters={}, images=images, run_id="7")
     with pytest.raises(ConfigError, match="no images are locked"):
         submit(here, "flights", "monitoring", parameters={}, images=images.with_name("absent.json"))
-    dead = KfpApi(here.model_copy(update={"kfp_host": "http://10.244.0.1:1"}))
+    dead = KfpApi(here.model_copy(update={"kfp_host": "http://127.0.0.1:1"}))
     with pytest.raises(ClusterUnreachable, match="does not answer"):
         require_run(dead, unknown)
 
