@@ -8,7 +8,8 @@ Every message says what happened, the measured value, the allowed value and the 
     ├── FeatureError          exit 1   registry, point-in-time join or online store
     ├── TrainingFailed        exit 1   a trainer could not produce a model
     ├── PackagingFailed       exit 1   a Bento could not be built, booted or does not equal its model
-    ├── ImageFailed           exit 1   a container image could not be built or pushed
+    ├── Untrusted             exit 1   a signature is missing, does not hold, or is somebody else's
+    ├── ImageFailed           exit 1   a container image could not be built, pushed or signed
     ├── StorageFailed         exit 1   disk full, read-only or unreachable storage
     ├── LedgerError           exit 1   ledger unreachable or of another schema version
     ├── ClusterError          exit 1   the KFP API refused a call, or a run on the cluster cannot go on
@@ -67,6 +68,10 @@ class TrainingFailed(DriftlineError):
 
 
 class PackagingFailed(DriftlineError):
+    pass
+
+
+class Untrusted(DriftlineError):
     pass
 
 

@@ -38,7 +38,14 @@ class Settings(BaseModel):
     inference_log: Path | None = None
     """Where a served model appends its predictions; None: nowhere."""
     bento: str = ""
-    """The Bento that a serving container answers with: path of a tar or of a folder it was unpacked to."""
+    """The Bento that a serving container answers with: a path of a tar or of a folder it was unpacked to, or the
+    address of a tar in the object store, as the ledger and `release.yaml` name it."""
+    bento_digest: str = ""
+    """SHA-256 that the tar must have; empty: only a path may be served, and its content is not checked."""
+    model_signing_key: Path | None = None
+    """File with the private EC key, PEM, that signs what is packaged; None: nothing is signed."""
+    model_verifying_key: Path | None = None
+    """File with the public EC key, PEM, of whoever may sign; None: nobody's signature is asked for."""
     object_store_url: str = ""
     """Where files of `home` that others need are kept too, such as `s3://bucket/prefix`; empty: `home` is shared itself
     or nobody else's. Endpoint and keys are the AWS variables that every S3 client reads."""
@@ -92,6 +99,9 @@ class Settings(BaseModel):
             "DRIFTLINE_ONLINE_STORE_URL": self.online_store_url,
             "DRIFTLINE_INFERENCE_LOG": str(self.inference_log or ""),
             "DRIFTLINE_BENTO": self.bento,
+            "DRIFTLINE_BENTO_DIGEST": self.bento_digest,
+            "DRIFTLINE_MODEL_SIGNING_KEY": str(self.model_signing_key or ""),
+            "DRIFTLINE_MODEL_VERIFYING_KEY": str(self.model_verifying_key or ""),
             "DRIFTLINE_OBJECT_STORE_URL": self.object_store_url,
             "DRIFTLINE_KFP_HOST": self.kfp_host,
             "DRIFTLINE_KFP_NAMESPACE": self.kfp_namespace,
@@ -116,8 +126,9 @@ def load_settings() -> Settings:
 
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
     DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_BENTO,
-    DRIFTLINE_OBJECT_STORE_URL, DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY,
-    DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
+    DRIFTLINE_BENTO_DIGEST, DRIFTLINE_MODEL_SIGNING_KEY, DRIFTLINE_MODEL_VERIFYING_KEY, DRIFTLINE_OBJECT_STORE_URL,
+    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
+    MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -136,6 +147,9 @@ def load_settings() -> Settings:
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
         bento=read("DRIFTLINE_BENTO") or "",
+        bento_digest=(read("DRIFTLINE_BENTO_DIGEST") or "").removeprefix("sha256:").lower(),
+        model_signing_key=Path(key) if (key := read("DRIFTLINE_MODEL_SIGNING_KEY")) else None,
+        model_verifying_key=Path(key) if (key := read("DRIFTLINE_MODEL_VERIFYING_KEY")) else None,
         object_store_url=(read("DRIFTLINE_OBJECT_STORE_URL") or "").rstrip("/"),
         kfp_host=(read("DRIFTLINE_KFP_HOST") or "").rstrip("/"),
         kfp_namespace=read("DRIFTLINE_KFP_NAMESPACE") or "",
