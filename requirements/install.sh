@@ -10,6 +10,8 @@ for package in dask ibis matplotlib numpy pandas pyarrow scipy sklearn statsmode
 done
 # Descriptions of four hundred AWS services, of which S3 is spoken to.
 find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts -exec rm -rf {} +
+# Arrow's RPC framework, a fifth of pyarrow, which only Feast's offline server speaks.
+rm -f pyarrow/_flight.*.so pyarrow/libarrow_flight.so.* pyarrow/libarrow_python_flight.so*
 rm -rf pyarrow/include feast/ui/build feast/ui/src feast/ui/public
 # One fixed time, so that equal content makes an equal layer on every machine.
 find /opt/venv -exec touch --no-dereference --date=@0 {} +
