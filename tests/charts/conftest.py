@@ -1,0 +1,98 @@
+"""Charts rendered by Helm itself and checked against schemas; what other tests of charts use is here.
+
+`render(chart, values...)` gives objects, `check(objects)` fails on what three Kubernetes releases or the definition of
+a custom resource would refuse. Without Helm or Go a test skips, unless DRIFTLINE_REQUIRE names `helm` or `crds`.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+CHARTS = Path(__file__).parents[2] / "charts"
+Manifest = dict[str, Any]
+
+
+def _load(name: str) -> ModuleType:
+    """Import a file beside this one, once; tests have no packages."""
+    full = f"driftline_charts_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+def _missing(part: str, reason: str) -> None:
+    if part in os.environ.get("DRIFTLINE_REQUIRE", "").split(","):
+        pytest.fail(f"{reason}; DRIFTLINE_REQUIRE names {part}")
+    pytest.skip(reason)
+
+
+def merge(*values: Manifest) -> Manifest:
+    """Return values as Helm merges value files: objects deeply, everything else replaced."""
+    merged: Manifest = {}
+    for one in values:
+        for key, value in one.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+@pytest.fixture(scope="session")
+def helm() -> ModuleType:
+    """Return the Helm engine: `render`, `lint`, `RenderError`."""
+    engine = _load("helm_engine")
+    if not engine.is_installed():
+        _missing("helm", "needs helm-python-sdk (pip install helm-python-sdk) or a helm program")
+    return engine
+
+
+@pytest.fixture(scope="session")
+def render(helm: ModuleType) -> Callable[..., list[Manifest]]:
+    """Return render(chart, *values, name="flights", namespace="ml-flights") -> objects in template order.
+
+    `chart` is a folder's name under charts/; a value is a dict or a path to a YAML file, later ones win.
+    """
+
+    def render_chart(
+        chart: str, *values: Manifest | Path, name: str = "flights", namespace: str = "ml-flights"
+    ) -> list[Manifest]:
+        read = [value if isinstance(value, dict) else yaml.safe_load(value.read_text()) or {} for value in values]
+        files = helm.render(CHARTS / chart, merge(*read), name=name, namespace=namespace)
+        return [
+            document
+            for path, text in sorted(files.items())
+            if not path.endswith("NOTES.txt")
+            for document in yaml.load_all(text, Loader=yaml.CSafeLoader)
+            if document
+        ]
+
+    return render_chart
+
+
+@pytest.fixture(scope="session")
+def check() -> Callable[[list[Manifest]], None]:
+    """Return check(objects): strict validation against Kubernetes 1.30, 1.33 and 1.37 and against CRDs."""
+    schemas = _load("schemas")
+    if not schemas.can_check_kubernetes():
+        _missing("helm", "needs kubernetes-validate (pip install kubernetes-validate)")
+
+    def check_objects(objects: list[Manifest]) -> None:
+        if any(schemas.kind_of(manifest) in schemas.CRDS for manifest in objects):
+            try:
+                schemas.modules()
+            except OSError as error:
+                _missing("crds", f"definitions of custom resources come from Go modules: {error}")
+        found = [e for release in schemas.KUBERNETES for manifest in objects for e in schemas.errors(manifest, release)]
+        assert not found, "\n".join(dict.fromkeys(found))
+
+    return check_objects
