@@ -1,7 +1,8 @@
 """Finding use cases and turning one into a pipeline."""
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.core.clock import parse_instant
 from components.core.digests import canonical_json
 from components.core.errors import ConfigError
+from components.core.sections import Section
 from components.core.usecase import UseCase, explain, load_sql, load_suite, load_use_case
 
 MAX_PARAMETER_BYTES = 8_000
@@ -59,8 +61,23 @@ def override(case: Case, pairs: tuple[str, ...], as_of: str | None, *, pipeline:
 
     Raises ConfigError for what is no pair, an unknown section or key, and a value that the section refuses.
     """
+    sections = {
+        name: getattr(case.use_case, name).model_dump(mode="json", exclude_none=True)
+        for name in PARAMETER_SECTIONS[pipeline]
+    }
+    arguments = change_sections(sections, pairs)
+    if as_of is not None:
+        parse_instant(as_of, what="--as-of")
+        arguments["as_of"] = as_of
+    return arguments
+
+
+def change_sections(sections: dict[str, dict[str, Any]], pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return those of some sections that `section.key=value` pairs, with YAML values, change; whole and checked.
+
+    Raises ConfigError for what is no pair, an unknown section or key, and a value that the section refuses.
+    """
     changed: dict[str, Any] = {}
-    sections = PARAMETER_SECTIONS[pipeline]
     for pair in pairs:
         path, separator, text = pair.partition("=")
         section, *keys = path.split(".")
@@ -70,17 +87,16 @@ def override(case: Case, pairs: tuple[str, ...], as_of: str | None, *, pipeline:
                 measured=pair,
                 allowed="SECTION.KEY=VALUE with SECTION of " + ", ".join(sections),
             )
-        whole = getattr(case.use_case, section).model_dump(mode="json", exclude_none=True)
-        target = changed.setdefault(section, whole)
+        target = changed.setdefault(section, copy.deepcopy(sections[section]))
         for key in keys[:-1]:
             target = target.setdefault(key, {})
         target[keys[-1]] = yaml.safe_load(text)
+    return {name: _checked(name, value) for name, value in changed.items()}
+
+
+def _checked(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    model = cast("type[Section]", UseCase.model_fields[name].annotation)
     try:
-        checked = UseCase.model_validate(case.use_case.model_dump(mode="json", exclude_none=True) | changed)
+        return model.model_validate(section).model_dump(mode="json", exclude_none=True)
     except ValidationError as error:
-        raise ConfigError(f"--param: {explain(error, UseCase)}") from error
-    arguments = {name: getattr(checked, name).model_dump(mode="json", exclude_none=True) for name in changed}
-    if as_of is not None:
-        parse_instant(as_of, what="--as-of")
-        arguments["as_of"] = as_of
-    return arguments
+        raise ConfigError(f"--param: {explain(error, model, under=name)}") from error

@@ -117,8 +117,8 @@ def load_sql(folder: Path, use_case: UseCase) -> dict[str, str]:
     return {name: present[name].read_text(encoding="utf-8") for name in use_case.tables}
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Turn a pydantic error into one line per problem: path, reason, nearest valid key."""
+def explain(error: ValidationError, model: type[BaseModel], *, under: str = "") -> str:
+    """Turn a pydantic error into one line per problem: path, reason, nearest valid key; `under` is where `model` is."""
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         location = [str(part) for part in problem["loc"]]
@@ -126,7 +126,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(location[-1], _keys(model, location[:-1]), n=1, cutoff=0.5)
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
-        lines.append(f"{'.'.join(location)}: {message}")
+        lines.append(f"{'.'.join([under, *location] if under else location)}: {message}")
     return "; ".join(lines)
 
 

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from components.core.clock import parse_instant
 from components.core.errors import ConfigError
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import Version, require_version
 from components.core.settings import Settings
-from components.core.usecase import UseCase, explain
-from pipelines.catalog import PARAMETER_SECTIONS, Case, override, read_case
+from pipelines.catalog import PARAMETER_SECTIONS, change_sections, read_case
 from pipelines.compile import compile_for_cluster, version_name
 from pipelines.definitions import applied_definitions
 from pipelines.image_lock import read_image_lock
@@ -30,7 +29,7 @@ class Resolved(BaseModel):
 
     wanted: Wanted
     title: str
-    """Of the use case."""
+    """What the experiment of the use case is described with, should it have to be made."""
     version: Version | None = None
     """As the server has it, where the schedule names it."""
     ir: str = ""
@@ -46,39 +45,54 @@ def resolve(settings: Settings, api: KfpApi, schedules: list[Schedule], images: 
     compiled: dict[tuple[str, str], str] = {}
     resolved = []
     for schedule in schedules:
-        case = read_case(settings.feature_repo, schedule.use_case)
-        name = pipeline_name(schedule.use_case, schedule.pipeline)
         if schedule.version:
-            version = require_version(api, name, schedule.version)
-            spec, ir = version.spec.get("pipeline_spec", version.spec), ""
-        else:
-            key = (schedule.use_case, schedule.pipeline)
-            if key not in compiled:
-                registry = applied_definitions(settings, schedule.use_case)
-                compiled[key] = compile_for_cluster(case, schedule.pipeline, registry, read_image_lock(images))
-            version, ir = None, compiled[key]
-            spec = next(iter(yaml.safe_load_all(ir)))
-        wanted = Wanted(
-            name=schedule.name,
-            enabled=schedule.enabled,
-            spec=Spec(
-                **schedule.model_dump(include={"use_case", "cron", "description", "parameters", "max_concurrency"}),
-                pipeline=name,
-                version=schedule.version or version_name(ir),
-                catchup=schedule.catchup,
-                starts=schedule.starts.isoformat() if schedule.starts else "",
-                ends=schedule.ends.isoformat() if schedule.ends else "",
-            ),
-            arguments=arguments(schedule, case, spec),
-        )
-        resolved.append(Resolved(wanted=wanted, title=case.use_case.title, version=version, ir=ir))
+            resolved.append(resolve_pinned(api, schedule))
+            continue
+        key = (schedule.use_case, schedule.pipeline)
+        case = read_case(settings.feature_repo, schedule.use_case)
+        if key not in compiled:
+            registry = applied_definitions(settings, schedule.use_case)
+            compiled[key] = compile_for_cluster(case, schedule.pipeline, registry, read_image_lock(images))
+        ir = compiled[key]
+        spec = next(iter(yaml.safe_load_all(ir)))
+        wanted = _wanted(schedule, version_name(ir), arguments(schedule, spec))
+        resolved.append(Resolved(wanted=wanted, title=case.use_case.title, ir=ir))
     return resolved
 
 
-def arguments(schedule: Schedule, case: Case, spec: dict[str, Any]) -> dict[str, Any]:
+def resolve_pinned(api: KfpApi, schedule: Schedule) -> Resolved:
+    """Return a schedule that names its version; no checkout is needed, since the version tells what it takes.
+
+    Raises ConfigError for a parameter that it does not take, NotOnCluster for a version that the server has not, and
+    what `KfpApi.call` raises.
+    """
+    version = require_version(api, pipeline_name(schedule.use_case, schedule.pipeline), schedule.version)
+    spec = version.spec.get("pipeline_spec", version.spec)
+    wanted = _wanted(schedule, schedule.version, arguments(schedule, spec))
+    title = str(spec.get("pipelineInfo", {}).get("description", "")).partition(":")[0]
+    return Resolved(wanted=wanted, title=title or schedule.use_case, version=version)
+
+
+def _wanted(schedule: Schedule, version: str, arguments: dict[str, Any]) -> Wanted:
+    return Wanted(
+        name=schedule.name,
+        enabled=schedule.enabled,
+        spec=Spec(
+            **schedule.model_dump(include={"use_case", "cron", "description", "parameters", "max_concurrency"}),
+            pipeline=pipeline_name(schedule.use_case, schedule.pipeline),
+            version=version,
+            catchup=schedule.catchup,
+            starts=schedule.starts.isoformat() if schedule.starts else "",
+            ends=schedule.ends.isoformat() if schedule.ends else "",
+        ),
+        arguments=arguments,
+    )
+
+
+def arguments(schedule: Schedule, spec: dict[str, Any]) -> dict[str, Any]:
     """Return a schedule's parameters as the version's pipeline takes them: whole sections, with their overridden keys.
 
-    The keys that are not overridden are the version's own, which may be older than this checkout. Raises ConfigError.
+    The keys that are not overridden are the version's own, which may be older than any checkout. Raises ConfigError.
     """
     inputs = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     sections = [name for name in PARAMETER_SECTIONS[schedule.pipeline] if name in inputs]
@@ -97,25 +111,12 @@ def arguments(schedule: Schedule, case: Case, spec: dict[str, Any]) -> dict[str,
             raise ConfigError(f"{where}: {key} must be text", measured=repr(value), next_step=f'write {key}: "{value}"')
     _check_instants(where, plain)
     pairs = tuple(f"{key}={json.dumps(value)}" for key, value in dotted.items())
+    of_version = {name: inputs[name].get("defaultValue", {}) for name in sections}
     try:
-        of_version = _as_in_version(case, sections, inputs)
-        return override(of_version, pairs, None, pipeline=schedule.pipeline) | plain
+        return change_sections(of_version, pairs) | plain
     except ConfigError as error:
         raise ConfigError(
             f"{where}: {error.what}", measured=error.measured, allowed=error.allowed, next_step=error.next_step
-        ) from error
-
-
-def _as_in_version(case: Case, sections: list[str], inputs: dict[str, Any]) -> Case:
-    """Return the use case with the sections that are the version's defaults."""
-    defaults = {name: inputs[name]["defaultValue"] for name in sections if "defaultValue" in inputs[name]}
-    known = case.use_case.model_dump(mode="json", exclude_none=True)
-    try:
-        return case.model_copy(update={"use_case": UseCase.model_validate(known | defaults)})
-    except ValidationError as error:
-        raise ConfigError(
-            f"the version's own parameters are not those of this checkout: {explain(error, UseCase)}",
-            next_step="name a newer version, or run this command from the checkout that the version was compiled from",
         ) from error
 
 

@@ -38,12 +38,10 @@ def schedule(pipeline: str, parameters: dict[str, Any]) -> Schedule:
     )
 
 
-def test_a_key_is_changed_in_its_section_and_the_rest_is_the_versions(
-    case: Case, specs: dict[str, dict[str, Any]]
-) -> None:
+def test_a_key_is_changed_in_its_section_and_the_rest_is_the_versions(specs: dict[str, dict[str, Any]]) -> None:
     spec = specs["monitoring"]
     default = spec["root"]["inputDefinitions"]["parameters"]["monitor"]["defaultValue"]
-    found = arguments(schedule("monitoring", {"monitor.min_rows": 500, "as_of": "2013-12-01"}), case, spec)
+    found = arguments(schedule("monitoring", {"monitor.min_rows": 500, "as_of": "2013-12-01"}), spec)
     assert found["as_of"] == "2013-12-01"
     assert found["monitor"] == default | {"min_rows": 500}
     assert default["min_rows"] != 500
@@ -54,14 +52,14 @@ def test_an_older_version_keeps_its_own_section(case: Case, specs: dict[str, dic
     inputs = dict(specs["training"]["root"]["inputDefinitions"]["parameters"])
     inputs["evaluate"] = inputs["evaluate"] | {"defaultValue": {"metric": "auc", "margin": 0.5}}
     old = {"root": {"inputDefinitions": {"parameters": inputs}}}
-    found = arguments(schedule("training", {"evaluate.min_rows": 77}), case, old)
+    found = arguments(schedule("training", {"evaluate.min_rows": 77}), old)
     assert found["evaluate"]["margin"] == 0.5
     assert found["evaluate"]["min_rows"] == 77
     assert case.use_case.evaluate.margin != 0.5
 
 
-def test_no_parameters_are_no_arguments(case: Case, specs: dict[str, dict[str, Any]]) -> None:
-    assert arguments(schedule("training", {}), case, specs["training"]) == {}
+def test_no_parameters_are_no_arguments(specs: dict[str, dict[str, Any]]) -> None:
+    assert arguments(schedule("training", {}), specs["training"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,8 +80,8 @@ def test_no_parameters_are_no_arguments(case: Case, specs: dict[str, dict[str, A
     ],
 )
 def test_what_the_pipeline_does_not_take_is_refused(
-    case: Case, specs: dict[str, dict[str, Any]], pipeline: str, parameters: dict[str, Any], says: str
+    specs: dict[str, dict[str, Any]], pipeline: str, parameters: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        arguments(schedule(pipeline, parameters), case, specs[pipeline])
+        arguments(schedule(pipeline, parameters), specs[pipeline])
     assert says in str(caught.value)

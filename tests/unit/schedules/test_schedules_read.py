@@ -34,7 +34,7 @@ def test_the_schedules_of_this_repository_fit_their_pipelines() -> None:
     for schedule in declared:
         case = read_case(REPO, schedule.use_case)
         spec = next(iter(yaml.safe_load_all(compile_pipeline(case, schedule.pipeline, registry=""))))
-        assert set(arguments(schedule, case, spec)) <= set(spec["root"]["inputDefinitions"]["parameters"])
+        assert set(arguments(schedule, spec)) <= set(spec["root"]["inputDefinitions"]["parameters"])
         assert not (schedule.pipeline == "training" and schedule.enabled), "monitoring decides on retraining"
 
 
