@@ -52,8 +52,10 @@ def create_service(folder: Path) -> Any:
         def __init__(self) -> None:
             logging.getLogger("bentoml._internal.server.http_app").addFilter(_not_the_callers_mistake)
             self.scorer = Scorer(folder)
-            self.metrics = ServingMetrics(spec)
             settings = load_settings()
+            # The container that names a Bento has verified it against the key before it started this server.
+            verified = bool(settings.bento and settings.model_verifying_key)
+            self.metrics = ServingMetrics(spec, signature_verified=verified)
             self.online = None
             if spec.views:
                 self.online = OnlineReader(folder / REGISTRY, spec, settings.online_store_url)
@@ -80,11 +82,14 @@ def create_service(folder: Path) -> Any:
             values = dict(vars(request))
             as_of = values.pop("as_of")
             instant = time.time() if as_of is None else as_of.timestamp()
+            started = time.perf_counter()
             try:
                 reading = await _read(self.online, values, instant)
             except FeatureError as error:
                 log.warning("%s", error)
                 return _error(503, error=error.what, request_id=REQUEST_ID.get())
+            finally:
+                self.metrics.observe_read(time.perf_counter() - started)
             refusal = _refusal(spec, reading)
             self.metrics.count_features(reading.stale, reading.missing)
             if refusal is not None:
