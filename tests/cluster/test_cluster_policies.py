@@ -4,6 +4,7 @@ The rules are those of infra/policies, under other names and for the namespaces 
 on the cluster notices. Pods and the rest are sent as server-side dry runs.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -144,6 +145,16 @@ def secret_in(place: str, name: str) -> dict[str, Any]:
     return {"volumes": [{"name": "secret", "projected": {"sources": [{"secret": {"name": name}}]}}]}
 
 
+def foreign_secret(place: str) -> dict[str, Any]:
+    return pod(of_workflow=True, step="train", **secret_in(place, "mysql-secret"))
+
+
+def anonymous() -> dict[str, Any]:
+    made = workflow("")
+    del made["spec"]["serviceAccountName"]
+    return made
+
+
 ADMITTED: dict[str, Callable[[], dict[str, Any]]] = {
     "a pod by digest": pod,
     "a step of a pipeline": lambda: pod(of_workflow=True, step="train"),
@@ -170,7 +181,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "a Deployment by tag": (lambda: deployment("python:3.11"), "images without a digest: python:3.11"),
     "a Workflow as another account": (lambda: workflow("rich"), "may not run as rich; allowed: pipeline-runner"),
     "a Workflow as nobody in particular": (
-        lambda: {**(w := workflow("")), "spec": {k: v for k, v in w["spec"].items() if k != "serviceAccountName"}},
+        anonymous,
         "may not run as default",
     ),
     "one template as another account": (
@@ -199,7 +210,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     **{
         f"a step with a foreign Secret in {place}": (
-            lambda place=place: pod(of_workflow=True, step="train", **secret_in(place, "mysql-secret")),
+            functools.partial(foreign_secret, place),
             "a step may not read Secret mysql-secret",
         )
         for place in ("env", "envFrom", "volume", "projected")
