@@ -16,7 +16,7 @@ from components.decide.component import decide as decide_step
 from components.ingest.component import ingest as ingest_step
 from components.monitor.component import monitor as monitor_step
 from components.retrain.component import retrain as retrain_step
-from pipelines.wiring import pipeline_name, place, run_limits, section
+from pipelines.wiring import own_group, pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
@@ -49,22 +49,23 @@ def build(use_case: UseCase, *, sql: dict[str, str], training: str) -> Any:
             monitor: The policy, its windows and limits.
             evaluate: The metric by which performance is told.
         """
-        won = placed(claim_step(pipeline="monitoring", use_case=case))
-        with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
-            snapshot = placed(
-                ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
-            ).outputs["snapshot"]
-            watched = placed(
-                monitor_step(
-                    use_case=case,
-                    as_of=as_of,
-                    problem=problem_spec,
-                    config=monitor,
-                    evaluate=evaluate,
-                    snapshot=snapshot,
+        with own_group(as_of):
+            won = placed(claim_step(pipeline="monitoring", use_case=case))
+            with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
+                snapshot = placed(
+                    ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
+                ).outputs["snapshot"]
+                watched = placed(
+                    monitor_step(
+                        use_case=case,
+                        as_of=as_of,
+                        problem=problem_spec,
+                        config=monitor,
+                        evaluate=evaluate,
+                        snapshot=snapshot,
+                    )
                 )
-            )
-            decided = placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
-            placed(retrain_step(use_case=case, decision=decided.output, training=training))
+                decided = placed(decide_step(use_case=case, config=monitor, evidence=watched.outputs["evidence"]))
+                placed(retrain_step(use_case=case, decision=decided.output, training=training))
 
     return monitoring

@@ -14,7 +14,7 @@ from components.core.usecase import UseCase
 from components.features.scoring_component import scoring_set as scoring_set_step
 from components.ingest.component import ingest as ingest_step
 from components.score.component import score as score_step
-from pipelines.wiring import pipeline_name, place, run_limits, section
+from pipelines.wiring import own_group, pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
@@ -50,22 +50,23 @@ def build(use_case: UseCase, *, sql: dict[str, str], registry: str) -> Any:
             data: Where the data comes from, and its tables.
             features: The feature service, and what serving does without a value.
         """
-        won = placed(claim_step(pipeline="scoring", use_case=case))
-        with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
-            snapshot = placed(
-                ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
-            ).outputs["snapshot"]
-            rows = placed(
-                scoring_set_step(
-                    use_case=case,
-                    first=first,
-                    last=last,
-                    problem=problem_spec,
-                    config=features,
-                    registry=registry,
-                    snapshot=snapshot,
-                )
-            ).outputs["scoring_set"]
-            placed(score_step(use_case=case, scoring_set=rows))
+        with own_group(as_of):
+            won = placed(claim_step(pipeline="scoring", use_case=case))
+            with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
+                snapshot = placed(
+                    ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
+                ).outputs["snapshot"]
+                rows = placed(
+                    scoring_set_step(
+                        use_case=case,
+                        first=first,
+                        last=last,
+                        problem=problem_spec,
+                        config=features,
+                        registry=registry,
+                        snapshot=snapshot,
+                    )
+                ).outputs["scoring_set"]
+                placed(score_step(use_case=case, scoring_set=rows))
 
     return scoring

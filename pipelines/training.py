@@ -20,7 +20,7 @@ from components.promote.component import promote as promote_step
 from components.train.component import train as train_step
 from components.train.tune_component import tune as tune_step
 from components.validate.component import validate as validate_step
-from pipelines.wiring import pipeline_name, place, run_limits, section
+from pipelines.wiring import own_group, pipeline_name, place, run_limits, section
 
 
 def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], registry: str) -> Any:
@@ -61,52 +61,53 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
             evaluate: The metric, and the bars that a challenger must pass.
             package: Limits that the packaged model must keep as a server.
         """
-        won = placed(claim_step(pipeline="training", use_case=case))
-        with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
-            snapshot = placed(
-                ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
-            ).outputs["snapshot"]
-            checked = placed(validate_step(use_case=case, snapshot=snapshot, suite=suite, config=expectations))
-            training_set = placed(
-                features_step(
-                    use_case=case,
-                    as_of=as_of,
-                    problem=problem_spec,
-                    config=features,
-                    registry=registry,
-                    snapshot=snapshot,
-                    verdict=checked.outputs["verdict"],
+        with own_group(as_of):
+            won = placed(claim_step(pipeline="training", use_case=case))
+            with dsl.If(won.output == True, name="claimed"):  # noqa: E712 - KFP builds a condition from ==
+                snapshot = placed(
+                    ingest_step(use_case=case, as_of=as_of, problem=problem_spec, data=data, sql=sql)
+                ).outputs["snapshot"]
+                checked = placed(validate_step(use_case=case, snapshot=snapshot, suite=suite, config=expectations))
+                training_set = placed(
+                    features_step(
+                        use_case=case,
+                        as_of=as_of,
+                        problem=problem_spec,
+                        config=features,
+                        registry=registry,
+                        snapshot=snapshot,
+                        verdict=checked.outputs["verdict"],
+                    )
+                ).outputs["training_set"]
+                settings = train
+                if use_case.tune.enabled:
+                    settings = placed(
+                        tune_step(
+                            use_case=case,
+                            problem=problem_spec,
+                            train=train,
+                            config=tune_section,
+                            training_set=training_set,
+                        )
+                    ).output
+                model = placed(
+                    train_step(use_case=case, problem=problem_spec, config=settings, training_set=training_set)
+                ).outputs["model"]
+                judged = placed(
+                    evaluate_step(
+                        use_case=case, problem=problem_spec, config=evaluate, model=model, training_set=training_set
+                    )
                 )
-            ).outputs["training_set"]
-            settings = train
-            if use_case.tune.enabled:
-                settings = placed(
-                    tune_step(
+                bento = placed(
+                    package_step(
                         use_case=case,
                         problem=problem_spec,
-                        train=train,
-                        config=tune_section,
+                        config=package,
+                        model=model,
                         training_set=training_set,
+                        verdict=judged.outputs["verdict"],
                     )
-                ).output
-            model = placed(
-                train_step(use_case=case, problem=problem_spec, config=settings, training_set=training_set)
-            ).outputs["model"]
-            judged = placed(
-                evaluate_step(
-                    use_case=case, problem=problem_spec, config=evaluate, model=model, training_set=training_set
-                )
-            )
-            bento = placed(
-                package_step(
-                    use_case=case,
-                    problem=problem_spec,
-                    config=package,
-                    model=model,
-                    training_set=training_set,
-                    verdict=judged.outputs["verdict"],
-                )
-            ).outputs["bento"]
-            placed(promote_step(use_case=case, bento=bento, model=model, verdict=judged.outputs["verdict"]))
+                ).outputs["bento"]
+                placed(promote_step(use_case=case, bento=bento, model=model, verdict=judged.outputs["verdict"]))
 
     return training

@@ -27,6 +27,16 @@ def run_limits() -> dsl.PipelineConfig:
     return dsl.PipelineConfig(active_deadline_seconds=MAX_RUN_SECONDS)
 
 
+def own_group(parameter: Any) -> dsl.If:
+    """Return a group around all tasks of a pipeline, which always runs; any parameter of the pipeline will do.
+
+    Two Workflows of one run share the run's metadata execution, and KFP refuses two tasks of one name below one
+    execution (kubeflow/pipelines `backend/src/v2/metadata/client.go`, GetExecutionsInDAG, release 2.17.0). Of a group
+    each Workflow has an execution of its own, so that the tasks of one are not seen by the other (docs/adr/0015).
+    """
+    return dsl.If(parameter == parameter, name="run")  # noqa: PLR0124 - KFP wants a condition over a parameter
+
+
 def section(model: Section) -> dict[str, Any]:
     """Dump a section as a parameter default; KFP knows no null."""
     return model.model_dump(mode="json", exclude_none=True)

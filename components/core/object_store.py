@@ -96,6 +96,17 @@ def fetch_all(settings: Settings, paths: Iterable[Path]) -> None:
         _in_parallel(lambda path: fetch(settings, path), paths)
 
 
+def are_kept(settings: Settings, paths: Iterable[Path]) -> bool:
+    """Return whether every file is at hand or in the store, which is listed and not read. Raises StorageFailed."""
+    missing = {path for path in paths if not path.is_file()}
+    if not missing or not settings.object_store_url:
+        return not missing
+    listed = _in_parallel(
+        lambda folder: {folder / name for name in _names(settings, folder)}, {path.parent for path in missing}
+    )
+    return missing <= set().union(*listed)
+
+
 def fetch_snapshot(settings: Settings, snapshot: Snapshot) -> None:
     """Make all tables of a snapshot local. Raises StorageFailed."""
     fetch_all(settings, snapshot_files(settings.snapshots, snapshot))

@@ -27,6 +27,9 @@ RUN_KEY_TAG = "driftline.run_key"
 DIGEST_TAG = "driftline.model"
 """Set on a version once its whole bundle is stored."""
 
+DATABASES = ("postgresql", "mysql", "mssql")
+"""Servers that MLflow speaks to itself, without a server of its own in between."""
+
 _ITEMS_PER_CALL = 100
 """MLflow takes at most 100 params in one batch; metrics are cut alike."""
 _DIGEST_CHARACTERS = 36
@@ -230,6 +233,8 @@ def _client(settings: Settings) -> Iterator[Any]:
     try:
         if _embedded(settings):
             _create_database(Path(make_url(settings.mlflow_uri).database or ""))
+        elif make_url(settings.mlflow_uri).get_backend_name() in DATABASES:
+            _require_answer(settings.mlflow_uri)
         yield MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StorageFailed(
@@ -255,6 +260,13 @@ def _create_database(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             write_atomically(path, lambda temporary: MlflowClient(f"sqlite:///{temporary}", f"sqlite:///{temporary}"))
+
+
+def _require_answer(database_url: str) -> None:
+    """Raise OperationalError at once when a database does not answer: MLflow tries for 100 seconds before it does."""
+    import sqlalchemy
+
+    sqlalchemy.create_engine(database_url, poolclass=sqlalchemy.NullPool).connect().close()
 
 
 def _embedded(settings: Settings) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from components.core.clock import parse_instant
 from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError
-from components.core.object_store import fetch, fetch_all, publish, publish_all
+from components.core.object_store import are_kept, fetch, publish, publish_all
 from components.core.sections import Data, Problem
 from components.core.settings import Settings
 from components.core.storage import write_text
@@ -102,13 +102,11 @@ def _record(settings: Settings, use_case: str, question: list[Any]) -> Path:
 
 
 def _taken_before(settings: Settings, record: Path) -> Snapshot | None:
-    """Return the earlier answer if all its files are still there."""
+    """Return the earlier answer if all its files are still there; whoever reads them fetches them."""
     if not fetch(settings, record):
         return None
     snapshot = read_snapshot(record)
-    files = snapshot_files(settings.snapshots, snapshot)
-    fetch_all(settings, files)
-    return snapshot if all(file.is_file() for file in files) else None
+    return snapshot if are_kept(settings, snapshot_files(settings.snapshots, snapshot)) else None
 
 
 def mask_labels(table: pa.Table, problem: Problem, until: datetime) -> pa.Table:

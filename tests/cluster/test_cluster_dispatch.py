@@ -35,6 +35,7 @@ from components.retrain.dispatcher import ALONE, KfpDispatcher, start_open
 from pipelines.cluster.upload import publish_version
 from pipelines.cluster.wait import wait_for_end
 from pipelines.compile import canonical_ir
+from pipelines.wiring import own_group
 
 FORK = multiprocessing.get_context("fork")
 AS_OF = datetime(2013, 5, 15, tzinfo=UTC)
@@ -90,9 +91,10 @@ def version(api: KfpApi, here: Settings, images: Path) -> Iterator[Version]:
 
     @dsl.pipeline(name=name)
     def training(model: str, as_of: str):
-        won = claim(model=model)
-        with dsl.If(won.output == True):  # noqa: E712
-            trained = train()
+        with own_group(as_of):
+            won = claim(model=model)
+            with dsl.If(won.output == True):  # noqa: E712
+                trained = train()
         for task in (won, trained):
             task.set_caching_options(False)
             task.set_env_variable("DRIFTLINE_LEDGER_URL", here.ledger_url)

@@ -72,7 +72,8 @@ def test_objects_are_equal_in_every_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("name", list_use_cases(REPO))
 def test_the_ir_keeps_the_rules_that_kfp_punishes(name: str, pipeline: str) -> None:
-    """See docs/adr/0001: no null, small parameters, one branch on one unnamed bool, caching only where it is sound."""
+    """See docs/adr/0001: no null, small parameters, one branch on one unnamed bool, caching only where it is sound; all
+    tasks in one group that always runs (docs/adr/0015)."""
     spec, platform = yaml.safe_load_all(compile_pipeline(read_case(REPO, name), pipeline, registry=""))
     assert not list(_nulls(spec["root"]))
     for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
@@ -81,9 +82,15 @@ def test_the_ir_keeps_the_rules_that_kfp_punishes(name: str, pipeline: str) -> N
         k: v for c in [spec["root"], *spec["components"].values()] for k, v in c.get("dag", {}).get("tasks", {}).items()
     }
     conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "triggerPolicy" in t]
-    assert conditions == ["inputs.parameter_values['pipelinechannel--claim-Output'] == true"]
+    of_run, of_claim = conditions
+    assert (
+        of_run
+        == "inputs.parameter_values['pipelinechannel--as_of'] == inputs.parameter_values['pipelinechannel--as_of']"
+    )
+    assert of_claim == "inputs.parameter_values['pipelinechannel--claim-Output'] == true"
+    assert list(spec["root"]["dag"]["tasks"]) == ["condition-1"], "a second Workflow of a run must not see its tasks"
     cached = {k for k, t in tasks.items() if t.get("cachingOptions", {}).get("enableCache")}
-    assert cached <= {"validate", "train", "condition-1"}
+    assert cached <= {"validate", "train", "condition-1", "condition-2"}
     for step in {"features", "package", "promote"} & set(tasks):
         assert "retryPolicy" not in tasks[step], "a refusal is not to be repeated"
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

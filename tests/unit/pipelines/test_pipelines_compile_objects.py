@@ -70,7 +70,7 @@ def test_the_monitor_retrains_the_version_compiled_beside_it(case: Case) -> None
         (compile_for_cluster(case, "monitoring", "5" * 64, IMAGES), training),
         (compile_pipeline(case, "monitoring", "5" * 64), ""),
     ):
-        tasks = spec_of(ir)["components"]["comp-condition-1"]["dag"]["tasks"]
+        tasks = spec_of(ir)["components"]["comp-condition-2"]["dag"]["tasks"]
         assert tasks["retrain"]["inputs"]["parameters"]["training"]["runtimeValue"]["constant"] == expected
 
 
