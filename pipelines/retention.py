@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.ledger.champions import list_champions
 from components.core.ledger.engine import open_ledger
+from components.core.model_signature import SUFFIX
 from components.core.settings import Settings
 from components.core.tables import read_snapshot
 from pipelines.local import RECORD, RunRecord
@@ -27,7 +28,8 @@ def plan(settings: Settings, *, keep: int) -> Plan:
     runs = kept_runs(settings, keep=keep, champions={c.run_id for c in champions})
     folders = [p for p in _children(settings.runs) if p.name not in runs]
     checkpoints = [p for p in _children(settings.checkpoints) if p.name not in runs]
-    bentos = [p for p in _children(settings.bentos) if p.stem not in {c.bento_digest for c in champions}]
+    archives = {f"{c.bento_digest}.tar" for c in champions}
+    bentos = [p for p in _children(settings.bentos) if p.name.removesuffix(SUFFIX) not in archives]
     paths = [*folders, *checkpoints, *bentos, *unused_partitions(settings, runs)]
     return Plan(paths=paths, bytes=sum(_size(p) for p in paths))
 

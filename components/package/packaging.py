@@ -27,6 +27,7 @@ from components.package.description import describe
 from components.package.page import render
 from components.package.probe import Measurements, probe_bento
 from components.package.reference import holdout_performance, write_holdout
+from components.package.signing import sign_archive
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Packaged(BaseModel):
     model: str
     model_version: int
     measurements: Measurements
+    signed_by: str
+    """Id of the key that signed the archive; empty when none did."""
 
 
 def package_model(
@@ -55,7 +58,7 @@ def package_model(
     bento: Path,
     probe: Path,
 ) -> Packaged:
-    """Build, keep and probe the Bento of an approved model; write the archive to `bento`, a page to `probe`.
+    """Build, keep, probe and sign the Bento of an approved model; write the archive to `bento`, a page to `probe`.
 
     Raises GateRefused when the gate or a limit says no, DataError when the inputs do not belong together,
     PackagingFailed when the Bento cannot be built, booted or does not equal its model.
@@ -77,10 +80,15 @@ def package_model(
     measurements = probe_bento(kept, served, config, bundle=model, training_set=training_set)
     digest = kept.stem
     write_atomically(bento, lambda temporary: _link(kept, temporary))
-    write_text(probe, render(served, digest, measurements, config, kept.stat().st_size))
+    # A signature says that the archive passed, so what is above a limit gets none.
+    signed_by = "" if _above_limits(measurements, config) else sign_archive(settings, kept)
+    write_text(probe, render(served, digest, measurements, config, kept.stat().st_size, signed_by=signed_by))
     with recorded_refusal(settings, "package"):
-        _require_within_limits(measurements, config)
-    return Packaged(digest=digest, model=spec.model, model_version=served.version, measurements=measurements)
+        for what, measured, allowed in _above_limits(measurements, config):
+            raise GateRefused(f"the Bento's {what} is above its limit", measured=round(measured, 1), allowed=allowed)
+    return Packaged(
+        digest=digest, model=spec.model, model_version=served.version, measurements=measurements, signed_by=signed_by
+    )
 
 
 def keep_bento(
@@ -140,10 +148,10 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _require_within_limits(found: Measurements, config: Package) -> None:
-    for what, measured, allowed in (
+def _above_limits(found: Measurements, config: Package) -> list[tuple[str, float, float]]:
+    """Return what was measured above its limit: name, measured, allowed."""
+    limited = [
         ("p99 latency in ms", found.p99_ms, config.max_p99_ms),
         ("memory in MB", found.rss_mb, config.max_rss_mb),
-    ):
-        if not measured <= allowed:
-            raise GateRefused(f"the Bento's {what} is above its limit", measured=round(measured, 1), allowed=allowed)
+    ]
+    return [(what, measured, allowed) for what, measured, allowed in limited if not measured <= allowed]

@@ -5,7 +5,9 @@ from components.core.serving import ServingSpec
 from components.package.probe import Measurements
 
 
-def render(spec: ServingSpec, digest: str, found: Measurements, config: Package, archive_bytes: int) -> str:
+def render(
+    spec: ServingSpec, digest: str, found: Measurements, config: Package, archive_bytes: int, *, signed_by: str
+) -> str:
     """Return what was measured beside what is allowed."""
     limits = [
         ("Largest difference to the native model", found.golden_difference, config.tolerance, "{:.1e}"),
@@ -20,6 +22,7 @@ def render(spec: ServingSpec, digest: str, found: Measurements, config: Package,
         ("Training rows looked up by key", str(found.online_rows)),
         ("Import and boot, s", f"{found.boot_seconds:.1f}"),
         ("Archive, MB", f"{archive_bytes / 1e6:.1f}"),
+        ("Signed by key", f"`{signed_by[:12]}`" if signed_by else "unsigned"),
     ]
     lines = [
         f"# Probe of {spec.use_case}, version {spec.version}",

@@ -1,13 +1,14 @@
-"""What the serving image runs: the Bento that `DRIFTLINE_BENTO` names, on port 3000 of every address."""
+"""What the serving image runs: the Bento that `DRIFTLINE_BENTO` names, once it is verified, on port 3000 of every
+address."""
 
 import logging
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from components.core.errors import ConfigError, DriftlineError
 from components.core.settings import load_settings
 from components.serve.run import serve_bento
+from components.serve.verify import verified_bento
 
 log = logging.getLogger(__name__)
 
@@ -15,14 +16,16 @@ PORT = 3000
 
 
 def serve() -> NoReturn:
-    """Replace this process by a server of `settings.bento`. Raises what `serve_bento` raises."""
+    """Replace this process by a server of `settings.bento`. Raises what `verified_bento` and `serve_bento` raise."""
     settings = load_settings()
     if not settings.bento:
         raise ConfigError(
-            "no Bento is named", allowed="a tar or an unpacked Bento", next_step="set DRIFTLINE_BENTO to its path"
+            "no Bento is named",
+            allowed="a tar, its address in the object store, or an unpacked Bento",
+            next_step="set DRIFTLINE_BENTO to its path or address",
         )
     # A probe and a service come from outside the pod.
-    serve_bento(settings, Path(settings.bento), host="0.0.0.0", port=PORT)  # noqa: S104
+    serve_bento(settings, verified_bento(settings), host="0.0.0.0", port=PORT)  # noqa: S104
 
 
 def main() -> None:
