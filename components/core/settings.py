@@ -55,6 +55,8 @@ class Settings(BaseModel):
     """Namespace of the runs where KFP serves several users; empty: single user."""
     kfp_token: Path | None = None
     """File with the bearer token for the KFP API, read again for each call; None: the API asks for none."""
+    kubeconfig: Path | None = None
+    """How a process outside a cluster reaches the Kubernetes API; None: it does not."""
     run_key: str = ""
     """Identity of this run: the KFP run id on a cluster, our own key locally. It is no parameter, since a
     parameter that changes with each run would defeat the cache of every step."""
@@ -106,6 +108,7 @@ class Settings(BaseModel):
             "DRIFTLINE_KFP_HOST": self.kfp_host,
             "DRIFTLINE_KFP_NAMESPACE": self.kfp_namespace,
             "DRIFTLINE_KFP_TOKEN": str(self.kfp_token or ""),
+            "KUBECONFIG": str(self.kubeconfig or ""),
         }
 
 
@@ -127,7 +130,7 @@ def load_settings() -> Settings:
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
     DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_BENTO,
     DRIFTLINE_BENTO_DIGEST, DRIFTLINE_MODEL_SIGNING_KEY, DRIFTLINE_MODEL_VERIFYING_KEY, DRIFTLINE_OBJECT_STORE_URL,
-    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
+    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, KUBECONFIG, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
     MLFLOW_RUN_ID.
     """
     silence_libraries()
@@ -154,6 +157,7 @@ def load_settings() -> Settings:
         kfp_host=(read("DRIFTLINE_KFP_HOST") or "").rstrip("/"),
         kfp_namespace=read("DRIFTLINE_KFP_NAMESPACE") or "",
         kfp_token=Path(token) if (token := read("DRIFTLINE_KFP_TOKEN")) else None,
+        kubeconfig=Path(file) if (file := read("KUBECONFIG")) else None,
         run_key=read("DRIFTLINE_RUN_KEY") or "",
         workflow=read("DRIFTLINE_WORKFLOW") or "",
         mlflow_run=read("MLFLOW_RUN_ID") or "",
