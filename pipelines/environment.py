@@ -11,6 +11,8 @@ ADDRESSES = (
     "DRIFTLINE_KFP_HOST",
     "DRIFTLINE_KFP_NAMESPACE",
     "DRIFTLINE_KFP_TOKEN",
+    "DRIFTLINE_MODEL_SIGNING_KEY",
+    "DRIFTLINE_MODEL_VERIFYING_KEY",
 )
 """Keys of the ConfigMap, each the name of its variable."""
 
@@ -28,3 +30,11 @@ IDENTITY = {
     "DRIFTLINE_WORKFLOW": "metadata.labels['workflows.argoproj.io/workflow']",
 }
 """Variable to the field of the pod that tells a step which run and which Workflow it belongs to."""
+
+SECRET_FILES = {"package": ("driftline-model-signing",)}
+"""Step to the Secrets that it alone sees as files, below `FILES`, where they exist."""
+
+CONFIG_FILES = {"promote": ("driftline-model-verifying",)}
+"""Step to the ConfigMaps that it sees as files, below `FILES`, where they exist."""
+
+FILES = "/etc/driftline"

@@ -8,7 +8,7 @@ from kfp import dsl, kubernetes
 from components.core.images import GPU
 from components.core.sections import MAX_RUN_SECONDS, Resources, Section
 from components.core.usecase import UseCase
-from pipelines.environment import ADDRESSES, CREDENTIALS, IDENTITY, SHARED
+from pipelines.environment import ADDRESSES, CONFIG_FILES, CREDENTIALS, FILES, IDENTITY, SECRET_FILES, SHARED
 from pipelines.resources import step_resources
 from pipelines.titles import TITLES
 
@@ -51,10 +51,19 @@ def place(task: dsl.PipelineTask, use_case: UseCase, pipeline: str) -> dsl.Pipel
         kubernetes.use_field_path_as_env(task, env_name=variable, field_path=field)
     kubernetes.use_config_map_as_env(task, SHARED, {name: name for name in ADDRESSES}, optional=True)
     kubernetes.use_secret_as_env(task, SHARED, {name: name for name in CREDENTIALS}, optional=True)
+    for name in SECRET_FILES.get(task.name, ()):
+        kubernetes.use_secret_as_volume(task, name, mount_path=mount_path(name), optional=True)
+    for name in CONFIG_FILES.get(task.name, ()):
+        kubernetes.use_config_map_as_volume(task, name, mount_path=mount_path(name), optional=True)
     for name, value in labels(use_case, pipeline).items():
         kubernetes.add_pod_label(task, name, value)
     kubernetes.add_pod_label(task, "driftline.dev/step", task.name)
     return ask(task, step_resources(use_case, task.name))
+
+
+def mount_path(name: str) -> str:
+    """Return the folder in which a pod sees the files of a Secret or ConfigMap."""
+    return f"{FILES}/{name.removeprefix(f'{SHARED}-')}"
 
 
 def labels(use_case: UseCase, pipeline: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from components.core.ledger.champions import Candidate, Outcome
 from components.core.ledger.champions import promote as swap_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.refusals import recorded_refusal
+from components.core.model_signature import require_signature
 from components.core.object_store import fetch, local_path
 from components.core.settings import Settings
 from components.core.verdict import Verdict, require_approved
@@ -29,7 +30,8 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
 
     `bento` is the archive, `model` the bundle's folder, `verdict` the gate's file. Returns `superseded` as an ordinary
     outcome, recorded in the ledger. Raises GateRefused when the gate said no, DataError when bento, model and verdict
-    do not belong together, LedgerError and StorageFailed when a store fails; nothing is promoted then.
+    do not belong together, Untrusted when a signature is asked for and does not hold, LedgerError and StorageFailed
+    when a store fails; nothing is promoted then.
     """
     from components.core.tracking import tag_version
 
@@ -43,6 +45,7 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
     expected = compared_version(approval)
     engine = open_ledger(settings.ledger_url)
     archive = kept_bento(settings, card.release, bento)
+    signer = require_signature(settings, local_path(settings, archive.uri), archive.digest)
     candidate = Candidate(
         model=use_case,
         version=card.version,
@@ -53,7 +56,7 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
         verdict_digest=json_digest(approval.model_dump(mode="json")),
         as_of=card.as_of,
     )
-    tag_version(settings, use_case, card.version, provenance(candidate, card, approval, expected))
+    tag_version(settings, use_case, card.version, provenance(candidate, card, approval, expected, signer))
     outcome = swap_champion(engine, candidate, expected)
     log.info("version %d of %s: %s (compared with %s)", card.version, use_case, outcome, expected)
     # Also after losing: the winner may have been killed before it moved the alias.
@@ -99,8 +102,10 @@ def kept_bento(settings: Settings, release: str, bento: Path) -> bentos.Bento:
     return found
 
 
-def provenance(candidate: Candidate, card: ModelCard, approval: Verdict, expected: int | None) -> dict[str, str]:
-    """Return the tags by which a version in MLflow leads back to its run, data, code and verdict."""
+def provenance(
+    candidate: Candidate, card: ModelCard, approval: Verdict, expected: int | None, signer: str
+) -> dict[str, str]:
+    """Return the tags by which a version in MLflow leads back to its run, data, code, verdict and signature."""
     return {
         "gate.status": approval.decision,
         "gate.verdict": candidate.verdict_digest,
@@ -109,5 +114,6 @@ def provenance(candidate: Candidate, card: ModelCard, approval: Verdict, expecte
         "driftline.snapshot": card.snapshot,
         "driftline.code": card.code,
         "driftline.bento": candidate.bento_digest,
+        "driftline.signed_by": signer or "not verified",
         "driftline.champion_before": "none" if expected is None else str(expected),
     }
