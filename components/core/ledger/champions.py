@@ -6,13 +6,15 @@ from typing import Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
-from components.core.errors import LedgerError
+from components.core.errors import GateRefused, LedgerError
 from components.core.ledger.attempts import is_current, lock_attempt
 from components.core.ledger.connections import insert_if_absent, reading, writing
+from components.core.ledger.releases import KeptRelease, keep_release
 from components.core.ledger.runs import end_run, unknown_run
 from components.core.ledger.schema import champions, promotions, runs
 
 Outcome = Literal["promoted", "superseded"]
+JUDGED: tuple[Outcome, ...] = ("promoted", "superseded")
 
 
 class Champion(BaseModel):
@@ -54,20 +56,27 @@ class Promotion(BaseModel):
     model: str
     version: int
     previous_version: int | None
-    """The champion that the gate compared with."""
-    outcome: Outcome
+    """The champion that the gate compared with; of a revert, the version that serves again."""
+    outcome: Literal["promoted", "superseded", "reverted", "reinstated"]
     run_id: str
     verdict_digest: str
     at: datetime
+    model_digest: str = ""
+    """Empty in lines that are older than this column."""
+    commit: str = ""
+    """In Git, of what was reverted or reinstated."""
 
 
-def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | None) -> Outcome:
+def promote(
+    engine: sa.Engine, candidate: Candidate, expected_version: int | None, release: KeptRelease | None = None
+) -> Outcome:
     """Make a candidate the champion if the champion still is the version that its gate compared with (None: none).
 
     One transaction swaps the champion, writes the history and ends the run. Otherwise the candidate is recorded as
-    superseded and nothing else changes. A run has one outcome: asking again returns it. Raises LedgerError when the
-    run is unknown or has ended otherwise, or when the request it was started for no longer waits for it, so that a run
-    declared dead promotes nothing.
+    superseded and nothing else changes. A run has one outcome: asking again returns it. `release` is kept with the
+    promotion, to be committed. Raises LedgerError when the run is unknown or has ended otherwise, or when the request
+    it was started for no longer waits for it, so that a run declared dead promotes nothing; GateRefused for a version
+    or a model that was reverted.
     """
     with writing(engine) as connection:
         attempt = lock_attempt(connection, candidate.run_id)
@@ -79,7 +88,9 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
             raise unknown_run(candidate.run_id)
         earlier: Outcome | None = connection.execute(
             sa.select(promotions.c.outcome).where(
-                promotions.c.run_id == candidate.run_id, promotions.c.model == candidate.model
+                promotions.c.run_id == candidate.run_id,
+                promotions.c.model == candidate.model,
+                promotions.c.outcome.in_(JUDGED),
             )
         ).scalar_one_or_none()
         if earlier is not None:
@@ -99,6 +110,7 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
                 allowed="the current attempt of a claimed request",
                 next_step=f"read what became of request {attempt['request_id']}: `driftline decisions`",
             )
+        _require_not_reverted(connection, candidate)
         swapped = _swap(connection, candidate, expected_version)
         outcome: Outcome = "promoted" if swapped else "superseded"
         connection.execute(
@@ -110,8 +122,11 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
                 run_id=candidate.run_id,
                 verdict_digest=candidate.verdict_digest,
                 at=datetime.now(UTC),
+                model_digest=candidate.digest,
             )
         )
+        if swapped and release is not None:
+            keep_release(connection, release)
         if swapped:
             end_run(connection, candidate.run_id, "succeeded", as_of=candidate.as_of)
         else:
@@ -123,6 +138,24 @@ def promote(engine: sa.Engine, candidate: Candidate, expected_version: int | Non
             )
             end_run(connection, candidate.run_id, "superseded", reason=reason, as_of=candidate.as_of)
         return outcome
+
+
+def _require_not_reverted(connection: sa.Connection, candidate: Candidate) -> None:
+    """Refuse what was taken back: the version itself, and the same model under another version."""
+    same = sa.or_(promotions.c.version == candidate.version, promotions.c.model_digest == candidate.digest)
+    last = connection.execute(
+        sa.select(promotions)
+        .where(promotions.c.model == candidate.model, promotions.c.outcome.in_(("reverted", "reinstated")), same)
+        .order_by(promotions.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is not None and last.outcome == "reverted":
+        raise GateRefused(
+            "this model was promoted before and taken back",
+            measured=f"version {candidate.version}; version {last.version} was reverted by commit {last.commit[:12]}",
+            allowed="a model that was not reverted",
+            next_step="train on other data or with other settings, or revert the revert",
+        )
 
 
 def _swap(connection: sa.Connection, candidate: Candidate, expected_version: int | None) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 # Revision that this code needs; revisions are numbers in text, so a greater one is newer.
-REVISION = "0003"
+REVISION = "0004"
 VERSION_TABLE = "driftline_ledger_version"
 
 
@@ -81,22 +81,68 @@ champions = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
 )
 
+_JUDGED = sa.text("outcome IN ('promoted', 'superseded')")
+_OBSERVED = sa.text("\"commit\" <> ''")
+
 promotions = sa.Table(
     "promotions",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("model", sa.String(63), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
-    # The champion that the gate compared with; none for a first model.
+    # The champion that the gate compared with, none for a first model; of a revert, the version that serves again.
     sa.Column("previous_version", sa.Integer),
     sa.Column("outcome", sa.String(16), nullable=False),
     sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("verdict_digest", sa.String(64), nullable=False),
     sa.Column("at", UtcDateTime, nullable=False),
-    sa.CheckConstraint("outcome IN ('promoted', 'superseded')", name="known_outcome"),
+    # Empty in lines that are older than these columns.
+    sa.Column("model_digest", sa.String(64), nullable=False, server_default=""),
+    # In Git; empty unless a commit is what happened.
+    sa.Column("commit", sa.String(64), nullable=False, server_default=""),
+    sa.CheckConstraint("outcome IN ('promoted', 'superseded', 'reverted', 'reinstated')", name="known_outcome"),
     # A run has one outcome, whatever is retried.
-    sa.UniqueConstraint("run_id", "model"),
+    sa.Index(
+        "uq_promotions_judged_run", "run_id", "model", unique=True, sqlite_where=_JUDGED, postgresql_where=_JUDGED
+    ),
+    sa.Index(
+        "uq_promotions_observed_commit",
+        "model",
+        "commit",
+        unique=True,
+        sqlite_where=_OBSERVED,
+        postgresql_where=_OBSERVED,
+    ),
     sa.Index(None, "model", "id"),
+)
+
+# What Git says that answers requests; a row only moves forward along the branch.
+serving = sa.Table(
+    "serving",
+    metadata,
+    sa.Column("use_case", sa.String(63), primary_key=True),
+    sa.Column("environment", sa.String(16), primary_key=True),
+    # None: the release was withdrawn.
+    sa.Column("version", sa.Integer),
+    # The last one that changed the release.
+    sa.Column("commit", sa.String(64), nullable=False),
+    # Of the branch, when it was observed.
+    sa.Column("head", sa.String(64), nullable=False),
+    sa.Column("observed_at", UtcDateTime, nullable=False),
+)
+
+# What is to be committed for a promoted version, written with its promotion: whoever comes first commits it.
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("model", sa.String(63), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    # `components.core.release.Release` as JSON.
+    sa.Column("document", sa.Text, nullable=False),
+    # Verdict and model card as JSON: what a pull request tells.
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("card", sa.Text, nullable=False),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
 )
 
 bentos = sa.Table(

@@ -154,7 +154,9 @@ def test_a_ledger_of_the_first_revision_is_upgraded_and_keeps_its_rows(ledger_ur
     assert migrate(ledger_url) == REVISION
     with connections.reading(open_ledger(ledger_url)) as connection:
         for table, row in rows.items():
-            assert dict(connection.execute(sa.select(metadata.tables[table])).mappings().one()) == row
+            found = dict(connection.execute(sa.select(metadata.tables[table])).mappings().one())
+            assert {name: found.pop(name) for name in row} == row
+            assert set(found.values()) <= {""}  # columns that came later
         assert connection.execute(sa.select(metadata.tables["decisions"])).all() == []
 
 
