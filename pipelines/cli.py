@@ -13,6 +13,7 @@ from components.core.errors import DriftlineError
 COMMANDS = {
     "clean": "pipelines.commands.clean",
     "compile": "pipelines.commands.compile",
+    "controller": "pipelines.commands.controller",
     "decisions": "pipelines.commands.decisions",
     "demo": "pipelines.commands.demo",
     "dispatch": "pipelines.commands.dispatch",

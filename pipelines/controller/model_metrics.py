@@ -1,0 +1,34 @@
+"""Metrics of champions, promotions and what Git says that serves, from the ledger."""
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from components.core.ledger.schema import champions, promotions, serving
+from components.core.metric_registry import registry
+from pipelines.controller.exposition import Sample
+
+
+def model_samples(connection: sa.Connection, use_cases: list[str]) -> Iterator[Sample]:
+    """Yield the metrics of champions, promotions and releases, for some use cases."""
+    name = "driftline_promotions_total"
+    outcomes = next(metric for metric in registry().metrics if metric.name == name).values["outcome"]
+    query = sa.select(promotions.c.model, promotions.c.outcome, sa.func.count())
+    counted = connection.execute(query.group_by(promotions.c.model, promotions.c.outcome)).all()
+    counts = {(model, outcome): n for model, outcome, n in counted}
+    current = sa.select(champions.c.model, champions.c.version, champions.c.promoted_at)
+    now = {model: (version, at) for model, version, at in connection.execute(current)}
+    for case in use_cases:
+        labels = {"use_case": case}
+        for outcome in outcomes:
+            yield Sample(name, counts.get((case, outcome), 0), labels | {"outcome": outcome})
+        if case in now:
+            version, at = now[case]
+            yield Sample("driftline_champion_version", version, labels)
+            # The profile that the monitor compares with comes with the champion.
+            yield Sample("driftline_drift_reference_timestamp_seconds", at.timestamp(), labels)
+    for row in connection.execute(sa.select(serving).where(serving.c.version.is_not(None))):
+        where = {"use_case": row.use_case, "environment": row.environment}
+        pinned = where | {"version": str(row.version), "commit": row.commit}
+        yield Sample("driftline_release_info", 1, pinned)
+        yield Sample("driftline_release_timestamp_seconds", row.observed_at.timestamp(), where)
