@@ -29,6 +29,9 @@ images_option = click.option(
     show_default=True,
     help="Images by digest; read where a schedule names no version.",
 )
+only_option = click.option(
+    "--use-case", default="", help="Of this use case alone: no other is changed, not by --prune either."
+)
 
 
 @click.group("schedules")
@@ -42,13 +45,14 @@ def command() -> None:
 @command.command("plan")
 @folder_option
 @prune_option
+@only_option
 @images_option
 @json_option
-def plan_command(folder: Path, prune: bool, images: Path, as_json: bool) -> int:
+def plan_command(folder: Path, prune: bool, use_case: str, images: Path, as_json: bool) -> int:
     """Show what apply would do; exit code 4 when there is something."""
     from pipelines.schedules.show import differs
 
-    _, _, changes = _compare(folder, images, prune=prune)
+    _, _, changes = _compare(folder, images, prune=prune, use_case=use_case)
     _show(changes, as_json=as_json)
     return DIFFERENT if differs(changes) else 0
 
@@ -56,17 +60,18 @@ def plan_command(folder: Path, prune: bool, images: Path, as_json: bool) -> int:
 @command.command("apply")
 @folder_option
 @prune_option
+@only_option
 @images_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def apply_command(folder: Path, prune: bool, images: Path, yes: bool, as_json: bool) -> int:
+def apply_command(folder: Path, prune: bool, use_case: str, images: Path, yes: bool, as_json: bool) -> int:
     """Create, replace, enable, disable and delete recurring runs; repeating it is safe, also after an interruption."""
     from pipelines.schedules.apply import apply_changes
     from pipelines.schedules.show import differs
 
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: give --yes")
-    api, resolved, changes = _compare(folder, images, prune=prune)
+    api, resolved, changes = _compare(folder, images, prune=prune, use_case=use_case)
     _show(changes, as_json=as_json)
     if differs(changes):
         if not yes:
@@ -75,13 +80,13 @@ def apply_command(folder: Path, prune: bool, images: Path, yes: bool, as_json: b
     return 0
 
 
-def _compare(folder: Path, images: Path, *, prune: bool) -> tuple[Any, dict[str, Any], list[Any]]:
+def _compare(folder: Path, images: Path, *, prune: bool, use_case: str) -> tuple[Any, dict[str, Any], list[Any]]:
     from components.core.kfp_api import KfpApi
     from pipelines.schedules.compare import compare
 
     settings = load_settings()
     api = KfpApi(settings)
-    resolved, changes = compare(settings, api, folder, images=images, prune=prune)
+    resolved, changes = compare(settings, api, folder, images=images, prune=prune, use_case=use_case)
     return api, resolved, changes
 
 
