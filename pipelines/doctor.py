@@ -43,6 +43,7 @@ def examine(settings: Settings) -> list[Check]:
         _ledger(settings),
         _mlflow(settings),
         _online_store(settings),
+        _signing(settings),
         _torch(),
         _gpu(),
         _docker(),
@@ -113,6 +114,30 @@ def _online_store(settings: Settings) -> Check:
     if url.get_backend_name() == "sqlite":
         return Check(name="online store", state="ok", found=f"{found} ({sqlite3.sqlite_version})", used_for="serving")
     return Check(name="online store", state="ok", found=found, used_for="serving")
+
+
+def _signing(settings: Settings) -> Check:
+    from components.core.model_signature import key_id, load_public_key, public_key_of
+
+    used_for = "whose models are served"
+    try:
+        found = [
+            f"{word} by key {key_id(read(path))[:12]}"
+            for word, path, read in (
+                ("signed", settings.model_signing_key, public_key_of),
+                ("verified", settings.model_verifying_key, load_public_key),
+            )
+            if path
+        ]
+    except DriftlineError as error:
+        return Check(name="signatures", state="problem", found=f"{error.what}", used_for=used_for, mend=error.next_step)
+    return Check(
+        name="signatures",
+        state="ok" if found else "absent",
+        found=", ".join(found) or "unsigned",
+        used_for=used_for,
+        mend="" if found else "docs/security.md, models",
+    )
 
 
 def _torch() -> Check:

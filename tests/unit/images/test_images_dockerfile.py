@@ -29,7 +29,8 @@ def test_every_image_ends_as_the_numeric_user() -> None:
     for name in IMAGES:
         users = [line for line in stages()[name] if line.startswith("USER")]
         assert users == ["USER 10001:10001"]
-        assert stages()[name][0] == "runtime"
+        assert stages()[name][0] == ("runtime-git" if name == "cpu" else "runtime")
+    assert stages()["runtime-git"][0] == "runtime"
 
 
 def test_libraries_lie_below_code() -> None:
@@ -54,6 +55,12 @@ def test_libraries_depend_on_nothing_but_their_lock() -> None:
 def test_no_image_runs_an_installation() -> None:
     for name in IMAGES:
         assert not [line for line in stages()[name] if line.startswith(("RUN", "ADD"))]
+
+
+def test_the_index_of_debian_packages_and_logs_do_not_stay() -> None:
+    (line,) = stages()["runtime-git"][1:]
+    assert "--no-install-recommends" in line
+    assert "rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*" in line
 
 
 def test_large_images_are_built_last() -> None:

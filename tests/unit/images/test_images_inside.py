@@ -23,9 +23,18 @@ except OSError:
 LIBRARIES = [
     "alembic", "bentoml", "duckdb", "evidently", "evidently.legacy.tests", "fairlearn.metrics", "feast",
     "great_expectations", "kfp", "kfp.dsl.executor_main", "kfp_server_api", "matplotlib.pyplot", "mlflow.xgboost",
+    "model_signing.signing",
     "onnx", "onnxruntime", "optuna", "pandas", "psycopg", "redis", "safetensors.numpy", "scipy.stats",
     "sklearn.metrics", "xgboost",
 ]  # fmt: skip
+
+COMMIT = """
+set -e; export GNUPGHOME="$(mktemp -d)"; cd "$(mktemp -d)"
+gpg --batch --quiet --passphrase '' --quick-generate-key 'Bot <bot@example.com>' ed25519 sign never
+git init --quiet; git config user.name Bot; git config user.email bot@example.com
+git commit --quiet --allow-empty --gpg-sign=bot@example.com --message promoted
+git verify-commit HEAD; ssh -V
+"""
 
 
 @pytest.mark.slow
@@ -43,3 +52,7 @@ def test_every_library_of_the_steps_is_there() -> None:
     assert done.stdout.strip().endswith("ready"), done.stderr
     for absent in ("pip", "uv", "cc", "gcc", "make"):
         assert subprocess.run([*command, image.name, "sh", "-c", f"command -v {absent}"], check=False).returncode != 0
+    # The promotion is a signed commit.
+    done = subprocess.run([*command, image.name, "sh", "-c", COMMIT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Good signature from" in done.stderr
