@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(or $(EXTRA),dev)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-exhaustive check bench compile images lock golden clean
+.PHONY: help setup demo test test-slow test-exhaustive check bench compile images lock golden charts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ compile: setup  ## compile every use case's pipeline to dist/
 
 images: setup  ## build container images: IMAGES="cpu serve gpu", REGISTRY=host/prefix to push and pin them
 	$(BIN)/driftline images $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY))
+
+charts: setup  ## write the READMEs of charts/, render all with all their values and check what comes out
+	$(BIN)/python charts/render_readmes.py
+	$(BIN)/pytest -q tests/charts
 
 lock: setup  ## resolve requirements/ again
 	sh requirements/lock.sh $(BIN)/uv

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,37 @@ import pytest
 import yaml
 
 CHARTS = Path(__file__).parents[2] / "charts"
+INFRA = CHARTS.parent / "infra"
+ENVIRONMENTS = ("local", "staging", "prod")
+APPLICATIONS = sorted(
+    path.parent.name for path in CHARTS.glob("*/Chart.yaml") if "type: library" not in path.read_text()
+)
 Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A chart with one of its value sets, or with what an environment of the infrastructure tree gives it."""
+
+    chart: str
+    values: tuple[Path, ...]
+    objects: list[Manifest]
+
+
+def _value_sets() -> list[Any]:
+    """Return chart and value files of every `ci/` set, and of every use case's serving in each environment."""
+    sets = [
+        pytest.param((chart, (path,)), id=f"{chart}-{path.stem}")
+        for chart in APPLICATIONS
+        for path in sorted((CHARTS / chart / "ci").glob("*.yaml"))
+    ]
+    # A use case that was never promoted has no release: its people's values are tried with one of the examples.
+    example = CHARTS / "bento-service/ci/local.yaml"
+    for people in sorted(INFRA.glob("usecases/*/envs/*/values.yaml")):
+        release = people.with_name("release.yaml")
+        files = (people, release) if release.is_file() else (example, people)
+        sets.append(pytest.param(("bento-service", files), id=f"{people.parts[-4]}-{people.parts[-2]}"))
+    return sets
 
 
 def _load(name: str) -> ModuleType:
@@ -77,6 +108,19 @@ def render(helm: ModuleType) -> Callable[..., list[Manifest]]:
         ]
 
     return render_chart
+
+
+@pytest.fixture(scope="session", params=_value_sets())
+def rendered(request: pytest.FixtureRequest, render: Callable[..., list[Manifest]]) -> Rendered:
+    """Return each chart with each of its value sets."""
+    chart, values = request.param
+    return Rendered(chart, values, render(chart, *values))
+
+
+@pytest.fixture(scope="session", params=APPLICATIONS)
+def chart(request: pytest.FixtureRequest) -> Path:
+    """Return the folder of each chart that can be installed."""
+    return CHARTS / str(request.param)
 
 
 @pytest.fixture(scope="session")
