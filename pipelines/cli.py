@@ -21,6 +21,7 @@ COMMANDS = {
     "features": "pipelines.commands.features",
     "hold": "pipelines.commands.hold",
     "images": "pipelines.commands.images",
+    "infra": "pipelines.commands.infra",
     "ledger": "pipelines.commands.ledger",
     "lineage": "pipelines.commands.lineage",
     "monitor": "pipelines.commands.monitor",

@@ -10,8 +10,11 @@ Every message says what happened, the measured value, the allowed value and the 
     ├── PackagingFailed       exit 1   a Bento could not be built, booted or does not equal its model
     ├── Untrusted             exit 1   a signature is missing, does not hold, or is somebody else's
     ├── ImageFailed           exit 1   a container image could not be built, pushed or signed
+    ├── RegistryFailed        exit 1   a registry does not tell what an image or a chart is
+    │   └── RegistryUnreachable        it does not answer
     ├── StorageFailed         exit 1   disk full, read-only or unreachable storage
     ├── LedgerError           exit 1   ledger unreachable or of another schema version
+    ├── GitFailed             exit 1   the repository of releases, or its forge, could not be read or written
     ├── ClusterError          exit 1   the KFP API refused a call, or a run on the cluster cannot go on
     │   ├── ClusterUnreachable         no answer in time: what was asked for may have happened or not
     │   ├── NotOnCluster               there is no run, pipeline, version or experiment of that name
@@ -79,11 +82,23 @@ class ImageFailed(DriftlineError):
     pass
 
 
+class RegistryFailed(DriftlineError):
+    pass
+
+
+class RegistryUnreachable(RegistryFailed):
+    pass
+
+
 class StorageFailed(DriftlineError):
     pass
 
 
 class LedgerError(DriftlineError):
+    pass
+
+
+class GitFailed(DriftlineError):
     pass
 
 
