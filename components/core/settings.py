@@ -24,6 +24,10 @@ QUIET = {
 }
 
 
+GIT_FILES = (Path("/etc/driftline/git-write"), Path("/etc/driftline/git-read"))
+"""Where the Secrets `driftline-git-write` and `driftline-git-read` are mounted, each where its step may have it."""
+
+
 class Settings(BaseModel):
     """Addresses of every store; the defaults are embedded and live under `home`."""
 
@@ -49,6 +53,19 @@ class Settings(BaseModel):
     object_store_url: str = ""
     """Where files of `home` that others need are kept too, such as `s3://bucket/prefix`; empty: `home` is shared itself
     or nobody else's. Endpoint and keys are the AWS variables that every S3 client reads."""
+    git_url: str = ""
+    """Repository that says what serves; empty: no promotion is committed. A path or any address that `git` takes."""
+    git_branch: str = "main"
+    git_environment: str = "local"
+    """Environment whose `release.yaml` this installation writes."""
+    git_signing_key: Path | None = None
+    """File with a GPG private key without passphrase, which signs commits."""
+    git_token: Path | None = None
+    """File with the token for a repository behind HTTPS and for the forge's API."""
+    git_ssh_key: Path | None = None
+    """File with the private key for a repository behind SSH; `known_hosts` beside it names its host's keys."""
+    forge_url: str = ""
+    """Root of the API that opens pull requests, of GitHub, Gitea or Forgejo; empty: branches are only pushed."""
     kfp_host: str = ""
     """Address of the KFP API server; empty: runs are started on this machine."""
     kfp_namespace: str = ""
@@ -105,6 +122,13 @@ class Settings(BaseModel):
             "DRIFTLINE_MODEL_SIGNING_KEY": str(self.model_signing_key or ""),
             "DRIFTLINE_MODEL_VERIFYING_KEY": str(self.model_verifying_key or ""),
             "DRIFTLINE_OBJECT_STORE_URL": self.object_store_url,
+            "DRIFTLINE_GIT_URL": self.git_url,
+            "DRIFTLINE_GIT_BRANCH": self.git_branch,
+            "DRIFTLINE_GIT_ENVIRONMENT": self.git_environment,
+            "DRIFTLINE_GIT_SIGNING_KEY": str(self.git_signing_key or ""),
+            "DRIFTLINE_GIT_TOKEN": str(self.git_token or ""),
+            "DRIFTLINE_GIT_SSH_KEY": str(self.git_ssh_key or ""),
+            "DRIFTLINE_FORGE_URL": self.forge_url,
             "DRIFTLINE_KFP_HOST": self.kfp_host,
             "DRIFTLINE_KFP_NAMESPACE": self.kfp_namespace,
             "DRIFTLINE_KFP_TOKEN": str(self.kfp_token or ""),
@@ -130,8 +154,9 @@ def load_settings() -> Settings:
     Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
     DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_BENTO,
     DRIFTLINE_BENTO_DIGEST, DRIFTLINE_MODEL_SIGNING_KEY, DRIFTLINE_MODEL_VERIFYING_KEY, DRIFTLINE_OBJECT_STORE_URL,
-    DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN, KUBECONFIG, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW,
-    MLFLOW_RUN_ID.
+    DRIFTLINE_GIT_URL, DRIFTLINE_GIT_BRANCH, DRIFTLINE_GIT_ENVIRONMENT, DRIFTLINE_GIT_SIGNING_KEY, DRIFTLINE_GIT_TOKEN,
+    DRIFTLINE_GIT_SSH_KEY, DRIFTLINE_FORGE_URL, DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN,
+    KUBECONFIG, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -154,6 +179,13 @@ def load_settings() -> Settings:
         model_signing_key=Path(key) if (key := read("DRIFTLINE_MODEL_SIGNING_KEY")) else None,
         model_verifying_key=Path(key) if (key := read("DRIFTLINE_MODEL_VERIFYING_KEY")) else None,
         object_store_url=(read("DRIFTLINE_OBJECT_STORE_URL") or "").rstrip("/"),
+        git_url=read("DRIFTLINE_GIT_URL") or "",
+        git_branch=read("DRIFTLINE_GIT_BRANCH") or "main",
+        git_environment=read("DRIFTLINE_GIT_ENVIRONMENT") or "local",
+        git_signing_key=_git_file(read("DRIFTLINE_GIT_SIGNING_KEY"), "signing-key"),
+        git_token=_git_file(read("DRIFTLINE_GIT_TOKEN"), "token"),
+        git_ssh_key=_git_file(read("DRIFTLINE_GIT_SSH_KEY"), "ssh-key"),
+        forge_url=(read("DRIFTLINE_FORGE_URL") or "").rstrip("/"),
         kfp_host=(read("DRIFTLINE_KFP_HOST") or "").rstrip("/"),
         kfp_namespace=read("DRIFTLINE_KFP_NAMESPACE") or "",
         kfp_token=Path(token) if (token := read("DRIFTLINE_KFP_TOKEN")) else None,
@@ -162,6 +194,13 @@ def load_settings() -> Settings:
         workflow=read("DRIFTLINE_WORKFLOW") or "",
         mlflow_run=read("MLFLOW_RUN_ID") or "",
     )
+
+
+def _git_file(given: str | None, name: str) -> Path | None:
+    """Return the file that a variable names, or else the one that a mounted Secret holds: writers have their own."""
+    if given:
+        return Path(given).absolute()
+    return next((path for folder in GIT_FILES if (path := folder / name).is_file()), None)
 
 
 def silence_libraries() -> None:
