@@ -13,6 +13,9 @@ ADDRESSES = (
     "DRIFTLINE_KFP_TOKEN",
     "DRIFTLINE_MODEL_SIGNING_KEY",
     "DRIFTLINE_MODEL_VERIFYING_KEY",
+    "DRIFTLINE_GIT_URL",
+    "DRIFTLINE_GIT_BRANCH",
+    "DRIFTLINE_GIT_ENVIRONMENT",
 )
 """Keys of the ConfigMap, each the name of its variable."""
 
@@ -31,7 +34,11 @@ IDENTITY = {
 }
 """Variable to the field of the pod that tells a step which run and which Workflow it belongs to."""
 
-SECRET_FILES = {"package": ("driftline-model-signing",)}
+SECRET_FILES = {
+    "claim": ("driftline-git-read",),
+    "package": ("driftline-model-signing",),
+    "promote": ("driftline-git-write",),
+}
 """Step to the Secrets that it alone sees as files, below `FILES`, where they exist."""
 
 CONFIG_FILES = {"promote": ("driftline-model-verifying",)}
