@@ -6,6 +6,7 @@ a custom resource would refuse. Without Helm or Go a test skips, unless DRIFTLIN
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,3 +141,12 @@ def check() -> Callable[[list[Manifest]], None]:
         assert not found, "\n".join(dict.fromkeys(found))
 
     return check_objects
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Return the path of Prometheus' own checker."""
+    found = shutil.which("promtool")
+    if found is None:
+        _missing("promtool", "needs promtool (Debian and Ubuntu: apt-get install prometheus)")
+    return str(found)
