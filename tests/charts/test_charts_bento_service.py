@@ -13,13 +13,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.release import Release, ReleasedBento, ServingImage, render_release
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/bento-service"
+SCHEMA = jsonschema.Draft202012Validator(json.loads((CHART / "values.schema.json").read_text()))
 TMP = Path("/tmp")  # noqa: S108 - of a pod: its own empty folder
 SETS = {path.stem: yaml.safe_load(path.read_text()) for path in (CHART / "ci").glob("*.yaml")}
 
@@ -58,16 +59,16 @@ RELEASES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(RELEASES)
 def test_what_a_promotion_writes_is_a_values_file(release: Release) -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(render_release(release)))
+    SCHEMA.validate(yaml.safe_load(render_release(release)))
 
 
+@settings(deadline=None)
 @given(RELEASES, st.data())
 def test_a_release_that_a_hand_broke_is_refused(release: Release, data: st.DataObject) -> None:
     """A part left out, of another type, or one too many: by the chart, before anything is applied."""
-    schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load(render_release(release))
     place = values["release"]
     inner = data.draw(st.sampled_from(["", "bento", "image"]))
@@ -82,7 +83,7 @@ def test_a_release_that_a_hand_broke_is_refused(release: Release, data: st.DataO
         return  # a word is one of these
     else:
         place[key] = wrong
-    assert list(jsonschema.Draft202012Validator(schema).iter_errors(values))
+    assert list(SCHEMA.iter_errors(values))
 
 
 def test_helm_says_which_value_is_wrong(render: Any, helm: ModuleType) -> None:
