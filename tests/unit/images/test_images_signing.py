@@ -64,7 +64,10 @@ def registry(tmp_path: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 20
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
             assert process.poll() is None, (tmp_path / "registry.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
