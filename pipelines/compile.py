@@ -8,7 +8,7 @@ import yaml
 
 from components.core.digests import text_digest
 from pipelines.catalog import Case
-from pipelines.image_lock import pin_images
+from pipelines.image_lock import SERVING, pin_images
 from pipelines.lint import lint
 from pipelines.resources import check_resources
 
@@ -16,14 +16,15 @@ PIPELINES = ("training", "scoring", "monitoring")
 """Every pipeline of a use case."""
 
 
-def compile_pipeline(case: Case, pipeline: str, registry: str) -> str:
+def compile_pipeline(case: Case, pipeline: str, registry: str, *, serving_image: str = "") -> str:
     """Return the canonical IR of one of the pipelines as YAML, for runs on this machine.
 
     `registry` is the feature definitions' digest. Images have tags, which the local runner ignores; `monitoring` names
-    no version of `training`: whoever runs it here compiles that one anew. Raises ConfigError for what a pipeline must
-    not hold, and for resources that a step cannot use.
+    no version of `training`: whoever runs it here compiles that one anew. `serving_image`, by digest, is what a promotion
+    is committed with; empty where promotions are not committed. Raises ConfigError for what a pipeline must not hold,
+    and for resources that a step cannot use.
     """
-    documents = _documents(_pipeline(case, pipeline, registry, training=""))
+    documents = _documents(_pipeline(case, pipeline, registry, training="", serving_image=serving_image))
     lint(documents, pinned=False)
     return _dump(documents)
 
@@ -37,7 +38,9 @@ def compile_for_cluster(case: Case, pipeline: str, registry: str, images: dict[s
     training = ""
     if pipeline == "monitoring":
         training = version_name(compile_for_cluster(case, "training", registry, images))
-    spec, *platform = _documents(_pipeline(case, pipeline, registry, training=training))
+    spec, *platform = _documents(
+        _pipeline(case, pipeline, registry, training=training, serving_image=images.get(SERVING, ""))
+    )
     documents = [pin_images(spec, images), *platform]
     lint(documents, pinned=True)
     return _dump(documents)
@@ -59,13 +62,15 @@ def ir_digest(ir: str) -> str:
     return text_digest(ir)
 
 
-def _pipeline(case: Case, pipeline: str, registry: str, *, training: str) -> Any:
+def _pipeline(case: Case, pipeline: str, registry: str, *, training: str, serving_image: str) -> Any:
     """Wire a pipeline; the builders import kfp, which costs 1.5 CPU-seconds."""
     check_resources(case.use_case)
     if pipeline == "training":
         from pipelines.training import build as build_training
 
-        return build_training(case.use_case, sql=case.sql, suite=case.suite, registry=registry)
+        return build_training(
+            case.use_case, sql=case.sql, suite=case.suite, registry=registry, serving_image=serving_image
+        )
     if pipeline == "scoring":
         from pipelines.scoring import build as build_scoring
 

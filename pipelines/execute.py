@@ -13,6 +13,7 @@ from pipelines.catalog import read_case
 from pipelines.compile import compile_pipeline
 from pipelines.definitions import applied_definitions
 from pipelines.events import Step
+from pipelines.image_lock import serving_image
 from pipelines.local import RunRecord, new_run_key, run_locally, write_record
 from pipelines.reports import publish_reports
 
@@ -53,7 +54,9 @@ def run_pipeline(
         from components.promote.mirror import repair_mirror
 
         repair_mirror(settings)
-    ir = compile_pipeline(case, pipeline, applied_definitions(settings, name))
+    # Before anything runs: a training whose promotion could not be committed is not worth its time.
+    image = serving_image(settings) if pipeline == "training" else ""
+    ir = compile_pipeline(case, pipeline, applied_definitions(settings, name), serving_image=image)
     run_key = run_key or new_run_key(name)
     announce(run_key)
     if not claim_run(ledger, run_key, run_key, pipeline, name):

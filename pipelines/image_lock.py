@@ -7,10 +7,14 @@ from typing import Any
 
 from components.core.errors import ConfigError
 from components.core.images import CPU, GPU
+from components.core.settings import Settings
 
 PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 NAMES = {CPU: "cpu", GPU: "gpu"}
 """Image of a step to its key in the lock."""
+SERVING = "serve"
+"""Key of the image that answers with what is promoted."""
+LOCK = Path("images.json")
 BUILD = "run `make images REGISTRY=HOST/PREFIX`, which writes images.json, or name that file with --images"
 
 
@@ -36,6 +40,19 @@ def read_image_lock(path: Path) -> dict[str, str]:
                 next_step=BUILD,
             )
     return lock
+
+
+def serving_image(settings: Settings, lock: Path = LOCK) -> str:
+    """Return the image that a promotion is committed with, '' where promotions are not committed.
+
+    Raises ConfigError when the lock does not hold it.
+    """
+    if not settings.git_url:
+        return ""
+    images = read_image_lock(lock)
+    if SERVING not in images:
+        raise ConfigError(f"{lock} does not lock {SERVING!r}", measured=", ".join(images), next_step=BUILD)
+    return images[SERVING]
 
 
 def pin_images(spec: dict[str, Any], lock: dict[str, str]) -> dict[str, Any]:

@@ -23,11 +23,13 @@ from components.validate.component import validate as validate_step
 from pipelines.wiring import own_group, pipeline_name, place, run_limits, section
 
 
-def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], registry: str) -> Any:
+def build(
+    use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], registry: str, serving_image: str = ""
+) -> Any:
     """Wire the training pipeline of a use case.
 
-    The sections become parameters with defaults, so that the run form shows and overrides them. SQL, suite and the
-    digest of the feature definitions are constants of the pipeline.
+    The sections become parameters with defaults, so that the run form shows and overrides them. SQL, suite, the digest
+    of the feature definitions and the image that serves what is promoted are constants of the pipeline.
     """
     case = use_case.name
     problem_spec = section(use_case.problem)
@@ -108,6 +110,14 @@ def build(use_case: UseCase, *, sql: dict[str, str], suite: dict[str, Any], regi
                         verdict=judged.outputs["verdict"],
                     )
                 ).outputs["bento"]
-                placed(promote_step(use_case=case, bento=bento, model=model, verdict=judged.outputs["verdict"]))
+                placed(
+                    promote_step(
+                        use_case=case,
+                        serving_image=serving_image,
+                        bento=bento,
+                        model=model,
+                        verdict=judged.outputs["verdict"],
+                    )
+                )
 
     return training

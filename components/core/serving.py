@@ -51,7 +51,12 @@ class ServingSpec(BaseModel):
     @property
     def tag(self) -> str:
         """Name and version of the model's Bento, within BentoML's rules for tags."""
-        return f"{self.use_case.rstrip('_')}:{self.version}-{self.model[:12]}"
+        return bento_tag(self.use_case, self.version, self.model)
+
+
+def bento_tag(use_case: str, version: int, model: str) -> str:
+    """Return name and version of the Bento of a model version; `model` is its digest."""
+    return f"{use_case.rstrip('_')}:{version}-{model[:12]}"
 
 
 def write_spec(folder: Path, spec: ServingSpec) -> None:

@@ -1,7 +1,7 @@
 """Promotion: the gate's approval becomes a champion, once.
 
-Order: facts on the MLflow version, the swap in the ledger, MLflow's alias. A kill between two of them and a retry lead
-to the same end, because the ledger alone decides.
+Order: facts on the MLflow version, the swap in the ledger, MLflow's alias, the commit of the release. A kill between
+two of them and a retry lead to the same end, because the ledger alone decides.
 """
 
 import logging
@@ -18,26 +18,33 @@ from components.core.ledger.engine import open_ledger
 from components.core.ledger.refusals import recorded_refusal
 from components.core.model_signature import require_signature
 from components.core.object_store import fetch, local_path
+from components.core.release_publishing import observe_if_reachable, publish_champion
 from components.core.settings import Settings
 from components.core.verdict import Verdict, require_approved
 from components.promote.mirror import mirror_champion
+from components.promote.release import describe_release, pinned_image
 
 log = logging.getLogger(__name__)
 
 
-def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verdict: Path) -> Outcome:
+def promote(
+    settings: Settings, use_case: str, *, bento: Path, model: Path, verdict: Path, serving_image: str = ""
+) -> Outcome:
     """Make an approved model the champion of its use case, unless another one was promoted since its gate ran.
 
     `bento` is the archive, `model` the bundle's folder, `verdict` the gate's file. Returns `superseded` as an ordinary
     outcome, recorded in the ledger. Raises GateRefused when the gate said no, DataError when bento, model and verdict
     do not belong together, Untrusted when a signature is asked for and does not hold, LedgerError and StorageFailed
-    when a store fails; nothing is promoted then.
+    when a store fails; nothing is promoted then. With a repository of releases the champion's release is committed;
+    `serving_image` is part of it. GitFailed leaves the model promoted: the commit is made by the next call or by
+    `driftline release sync`.
     """
     from components.core.tracking import tag_version
 
     card = read_card(model)
     if card.use_case != use_case:
         raise DataError("the model belongs to another use case", measured=card.use_case, allowed=use_case)
+    image = pinned_image(settings, serving_image)
     with recorded_refusal(settings, "promote"):
         approval = require_approved(verdict, gate="evaluate", subject=card.model)
         if approval.decision != "promote":
@@ -57,10 +64,15 @@ def promote(settings: Settings, use_case: str, *, bento: Path, model: Path, verd
         as_of=card.as_of,
     )
     tag_version(settings, use_case, card.version, provenance(candidate, card, approval, expected, signer))
-    outcome = swap_champion(engine, candidate, expected)
+    observe_if_reachable(settings, use_case)
+    release = describe_release(candidate, card, approval, image) if image else None
+    with recorded_refusal(settings, "promote"):
+        outcome = swap_champion(engine, candidate, expected, release)
     log.info("version %d of %s: %s (compared with %s)", card.version, use_case, outcome, expected)
     # Also after losing: the winner may have been killed before it moved the alias.
     mirror_champion(settings, engine, use_case)
+    if settings.git_url:
+        publish_champion(settings, use_case)
     return outcome
 
 
