@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(or $(EXTRA),dev)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-exhaustive check bench compile images lock golden charts clean
+.PHONY: help setup demo test test-slow test-exhaustive check bench charts-live compile images lock golden charts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ check: setup  ## lint, types, import contracts, lock and golden drift
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/golden
+
+charts-live: setup  ## the charts, the policies and a release on a real Kubernetes with Argo CD (docs/operator.md)
+	$(BIN)/pytest -v tests/cluster/gitops tests/cluster/test_cluster_policies.py
 
 bench: setup  ## measure against peers in the same run, as ratios
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
