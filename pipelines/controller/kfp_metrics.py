@@ -112,7 +112,9 @@ def _longest_days(cron: Cron) -> int:
 
 
 def _runs_since(api: KfpApi, instant: datetime) -> Iterator[Any]:
-    predicate = {"operation": "GREATER_THAN", "key": "created_at", "timestampValue": instant.isoformat()}
+    # A "+" would reach the server as a space.
+    since = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    predicate = {"operation": "GREATER_THAN", "key": "created_at", "timestampValue": since}
     token = ""
     while True:
         page = api.call(
