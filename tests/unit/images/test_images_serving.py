@@ -20,10 +20,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[3]
 CODE = """
 import sys
-from pathlib import Path
 from components.serve.run import serve_bento
+from components.serve.verify import verified_bento
 from components.core.settings import load_settings
-serve_bento(load_settings(), Path(sys.argv[1]), port=int(sys.argv[2]))
+settings = load_settings()
+serve_bento(settings, verified_bento(settings), port=int(sys.argv[1]))
 """
 # What the server holds although no module of it is loaded here, with the reason.
 NOT_LOADED = {
@@ -74,6 +75,23 @@ def make_bento(folder: Path) -> Path:
     return folder / "bento.tar"
 
 
+def sign(archive: Path, folder: Path) -> Path:
+    """Sign an archive as `package` does and return the file of the key that verifies it."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    from components.core.settings import embedded_settings
+    from components.package.signing import sign_archive
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / "own.pem", folder / "own.pub"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    settings = embedded_settings(folder / "home", folder)
+    sign_archive(settings.model_copy(update={"model_signing_key": private}), archive)
+    return public
+
+
 def ask(process: subprocess.Popen[bytes], port: int) -> tuple[int, Any]:
     body = json.dumps({"carrier": "AA", "origin": "EWR", "badge": None, "distance": 10})
     deadline = time.monotonic() + 60
@@ -111,9 +129,11 @@ def test_a_server_needs_the_packages_of_its_image_and_no_others(tmp_path: Path) 
         "PYTHONPATH": f"{Path(__file__).with_name('absent')}{os.pathsep}{ROOT}",
         "DRIFTLINE_TEST_ABSENT": str(order),
         "DRIFTLINE_HOME": str(tmp_path / "home"),
+        "DRIFTLINE_BENTO": str(archive),
+        "DRIFTLINE_MODEL_VERIFYING_KEY": str(sign(archive, tmp_path)),
         "DRIFTLINE_ONLINE_STORE_URL": f"sqlite:///{tmp_path}/served/online.db",
     }
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(archive), str(port)], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(port)], env=environment)
     try:
         status, answer = ask(process, port)
         assert (status, answer["model_version"]) == (200, 3)
