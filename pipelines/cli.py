@@ -31,6 +31,7 @@ COMMANDS = {
     "runs": "pipelines.commands.runs",
     "schedules": "pipelines.commands.schedules",
     "serve": "pipelines.commands.serve",
+    "shadow": "pipelines.commands.shadow",
     "submit": "pipelines.commands.submit",
     "why": "pipelines.commands.why",
 }

@@ -41,6 +41,8 @@ class Settings(BaseModel):
     online_store_url: str
     inference_log: Path | None = None
     """Where a served model appends its predictions; None: nowhere."""
+    shadow_url: str = ""
+    """Server that gets copies of all answered requests, `http://HOST:PORT`; empty: none."""
     bento: str = ""
     """The Bento that a serving container answers with: a path of a tar or of a folder it was unpacked to, or the
     address of a tar in the object store, as the ledger and `release.yaml` name it."""
@@ -104,6 +106,11 @@ class Settings(BaseModel):
         return self.inference_log or self.home / "predictions"
 
     @property
+    def shadow_predictions(self) -> Path:
+        """Root of the inference log of a shadow: what it answered, nobody got."""
+        return self.home / "shadow"
+
+    @property
     def mlflow_artifacts(self) -> Path:
         return self.home / "mlflow" / "artifacts"
 
@@ -117,6 +124,7 @@ class Settings(BaseModel):
             "DRIFTLINE_FEATURE_REGISTRY_URL": self.feature_registry_url,
             "DRIFTLINE_ONLINE_STORE_URL": self.online_store_url,
             "DRIFTLINE_INFERENCE_LOG": str(self.inference_log or ""),
+            "DRIFTLINE_SHADOW_URL": self.shadow_url,
             "DRIFTLINE_BENTO": self.bento,
             "DRIFTLINE_BENTO_DIGEST": self.bento_digest,
             "DRIFTLINE_MODEL_SIGNING_KEY": str(self.model_signing_key or ""),
@@ -156,7 +164,7 @@ def load_settings() -> Settings:
     DRIFTLINE_BENTO_DIGEST, DRIFTLINE_MODEL_SIGNING_KEY, DRIFTLINE_MODEL_VERIFYING_KEY, DRIFTLINE_OBJECT_STORE_URL,
     DRIFTLINE_GIT_URL, DRIFTLINE_GIT_BRANCH, DRIFTLINE_GIT_ENVIRONMENT, DRIFTLINE_GIT_SIGNING_KEY, DRIFTLINE_GIT_TOKEN,
     DRIFTLINE_GIT_SSH_KEY, DRIFTLINE_FORGE_URL, DRIFTLINE_KFP_HOST, DRIFTLINE_KFP_NAMESPACE, DRIFTLINE_KFP_TOKEN,
-    KUBECONFIG, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
+    KUBECONFIG, DRIFTLINE_SHADOW_URL, DRIFTLINE_RUN_KEY, DRIFTLINE_WORKFLOW, MLFLOW_RUN_ID.
     """
     silence_libraries()
     read = os.environ.get
@@ -174,6 +182,7 @@ def load_settings() -> Settings:
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or embedded.feature_registry_url,
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
+        shadow_url=(read("DRIFTLINE_SHADOW_URL") or "").rstrip("/"),
         bento=read("DRIFTLINE_BENTO") or "",
         bento_digest=(read("DRIFTLINE_BENTO_DIGEST") or "").removeprefix("sha256:").lower(),
         model_signing_key=Path(key) if (key := read("DRIFTLINE_MODEL_SIGNING_KEY")) else None,

@@ -69,13 +69,14 @@ def booted(
     *,
     online_store_url: str,
     inference_log: Path | None = None,
+    shadow_url: str = "",
     boot_seconds: float = BOOT_SECONDS,
 ) -> Iterator[Server]:
     """Import a tar into an empty store, serve it on a free local port and yield it once it is ready.
 
-    It logs its predictions only where `inference_log` says. Afterwards no process and no file but those is left, also
-    when this process is killed. Raises PackagingFailed with the end
-    of the server's log when the server ends or is not ready in time.
+    It logs its predictions only where `inference_log` says and copies requests only to `shadow_url`. Afterwards no
+    process and no file but those is left, also when this process is killed. Raises PackagingFailed with the end of the
+    server's log when the server ends or is not ready in time.
     """
     folder = Path(tempfile.mkdtemp(prefix="driftline-probe-"))
     port = _free_port()
@@ -87,6 +88,7 @@ def booted(
             "DRIFTLINE_HOME": str(folder / "home"),
             "DRIFTLINE_ONLINE_STORE_URL": online_store_url,
             "DRIFTLINE_INFERENCE_LOG": str(inference_log or ""),
+            "DRIFTLINE_SHADOW_URL": shadow_url,
         },
         "commands": [
             [*bentoml, "import", str(archive.absolute())],

@@ -10,6 +10,7 @@ from components.core.serving import ServingSpec
 # A local lookup takes 100 microseconds, one over the network a few milliseconds.
 READ_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 OUTCOMES = ("written", "dropped", "lost")
+SHADOW_OUTCOMES = ("answered", "refused", "failed", "dropped")
 
 
 class ServingMetrics:
@@ -35,6 +36,8 @@ class ServingMetrics:
             )
         logged = Counter("driftline_inference_log_rows", "Predictions by what became of their log", ["outcome"])
         self._logged = {outcome: logged.labels(outcome) for outcome in OUTCOMES}
+        copies = Counter("driftline_shadow_requests", "Copies for the shadow by what became of them", ["outcome"])
+        self._copies = {outcome: copies.labels(outcome) for outcome in SHADOW_OUTCOMES}
         info = Gauge(
             "driftline_model_info",
             "The model that answers; always 1",
@@ -62,6 +65,10 @@ class ServingMetrics:
     def observe_read(self, seconds: float) -> None:
         if self._reads:
             self._reads.observe(seconds)
+
+    def count_copy(self, outcome: str) -> None:
+        """Count a copy for the shadow (`components.serve.shadow.Count`)."""
+        self._copies[outcome].inc()
 
     def observe(self, predictions: npt.NDArray[Any]) -> None:
         for prediction in predictions.tolist():

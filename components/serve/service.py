@@ -35,6 +35,7 @@ from components.serve.requests import (
     ready_batch,
     ready_row,
 )
+from components.serve.shadow import Shadow
 
 log = logging.getLogger("driftline.serve")
 
@@ -63,12 +64,15 @@ def create_service(folder: Path) -> Any:
             if settings.inference_log:
                 share = functools.partial(publish, settings) if settings.object_store_url else None
                 self.log = InferenceWriter(settings.inference_log, spec, self.metrics.count_logged, share=share)
+            self.shadow = Shadow(settings.shadow_url, self.metrics.count_copy) if settings.shadow_url else None
             # What start-up made stays: full collections, which waiting rows make more frequent, need not look at it.
             gc.collect()
             gc.freeze()
 
         @bentoml.on_shutdown  # type: ignore[untyped-decorator]
         def close(self) -> None:
+            if self.shadow:
+                self.shadow.close()
             if self.log:
                 self.log.close()
 
@@ -108,6 +112,8 @@ def create_service(folder: Path) -> Any:
                     stale=reading.stale,
                     missing=reading.missing,
                 )
+            if self.shadow:
+                self.shadow.copy(LOOKUP, REQUEST_ID.get(), values, as_of=instant)
             return OnlinePrediction.model_construct(
                 prediction=answers[0],
                 model_version=spec.version,
@@ -127,6 +133,8 @@ def create_service(folder: Path) -> Any:
             answers = predictions.tolist()
             if self.log:
                 self.log.append(READY, REQUEST_ID.get(), served, answers)
+            if self.shadow:
+                self.shadow.copy(READY, REQUEST_ID.get(), served[0])
             return Prediction.model_construct(
                 prediction=answers[0],
                 model_version=spec.version,
@@ -143,6 +151,8 @@ def create_service(folder: Path) -> Any:
             answers = predictions.tolist()
             if self.log:
                 self.log.append(BATCH, REQUEST_ID.get(), served, answers)
+            if self.shadow:
+                self.shadow.copy(BATCH, REQUEST_ID.get(), {"rows": served}, rows=len(served))
             return BatchPrediction.model_construct(
                 predictions=answers,
                 model_version=spec.version,
