@@ -20,9 +20,9 @@ def compile_pipeline(case: Case, pipeline: str, registry: str, *, serving_image:
     """Return the canonical IR of one of the pipelines as YAML, for runs on this machine.
 
     `registry` is the feature definitions' digest. Images have tags, which the local runner ignores; `monitoring` names
-    no version of `training`: whoever runs it here compiles that one anew. `serving_image`, by digest, is what a promotion
-    is committed with; empty where promotions are not committed. Raises ConfigError for what a pipeline must not hold,
-    and for resources that a step cannot use.
+    no version of `training`: whoever runs it here compiles that one anew. `serving_image`, by digest, is what a
+    promotion is committed with; empty where promotions are not committed. Raises ConfigError for what a pipeline must
+    not hold, and for resources that a step cannot use.
     """
     documents = _documents(_pipeline(case, pipeline, registry, training="", serving_image=serving_image))
     lint(documents, pinned=False)

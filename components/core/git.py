@@ -24,7 +24,7 @@ from components.core.settings import Settings
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 120
-PATIENCE = (0.5, 2.0, 5.0)
+PATIENCE = (0.5, 1.0, 2.0)
 """Seconds between attempts to reach a remote that does not answer."""
 
 
@@ -167,7 +167,7 @@ def push(made: Clone, commit: str, branch: str = "") -> bool:
     Raises GitFailed when the remote refuses, which repeating does not mend: rights, a protected branch, no answer.
     """
     name = branch or made.branch
-    for pause in (*PATIENCE, None):
+    for pause in (*PATIENCE[:1], None):
         before = remote_head(made, name)
         if before == commit:
             return True
