@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -160,19 +162,22 @@ def commands(runbook: str) -> list[str]:
     return [line.split("  #")[0].strip() for line in block[1].splitlines() if line.strip()]
 
 
-def test_the_commands_of_runbooks_exist() -> None:
-    import shlex
+def quoted(runbook: str) -> list[str]:
+    """Return the commands of ours within sentences."""
+    prose = re.sub(r"```.*?```", "", runbook, flags=re.DOTALL)
+    return [" ".join(code.split()) for code in re.findall(r"`(driftline [^`]+)`", prose)]
 
-    import click
 
+@pytest.mark.parametrize(
+    "path", sorted(path for path in RUNBOOKS.glob("*.md") if path.stem != "README"), ids=lambda p: p.stem
+)
+def test_the_commands_of_a_runbook_exist(path: Path) -> None:
     from pipelines.cli import group
 
-    lines = [c for path in RUNBOOKS.glob("*.md") for c in commands(path.read_text())] if RUNBOOKS.is_dir() else []
-    ours = [line for line in lines if line.startswith("driftline ")]
-    assert len(ours) >= len(lines) / 2
-    for line in lines:
-        assert line.split()[0] in {"driftline", "kubectl", "git", "curl"}, line
-    for line in ours:
+    text = path.read_text()
+    for line in commands(text):
+        assert line.split()[0] in {"driftline", "kubectl", "git"}, line
+    for line in [line for line in (*commands(text), *quoted(text)) if line.startswith("driftline ")]:
         command: click.Command = group
         words = shlex.split(line)[1:]
         context = click.Context(group, info_name="driftline")
@@ -182,3 +187,15 @@ def test_the_commands_of_runbooks_exist() -> None:
             command = found
         # Parses, converts and requires; a missing argument or an unknown option raises.
         command.make_context(line, words, parent=context)
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    from pipelines.cli import group
+
+    context = click.Context(group, info_name="driftline")
+    with pytest.raises(click.UsageError):
+        group.resolve_command(context, ["decide"])
+    _name, command, _words = group.resolve_command(context, ["dispatch"])
+    assert command is not None
+    with pytest.raises(click.UsageError):
+        command.make_context("dispatch", ["--now"], parent=context)
