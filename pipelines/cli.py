@@ -26,6 +26,7 @@ COMMANDS = {
     "lineage": "pipelines.commands.lineage",
     "monitor": "pipelines.commands.monitor",
     "new": "pipelines.commands.new",
+    "release": "pipelines.commands.release",
     "replay": "pipelines.commands.replay",
     "run": "pipelines.commands.run",
     "runs": "pipelines.commands.runs",

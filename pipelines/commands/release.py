@@ -31,8 +31,8 @@ def show(use_case: str, as_json: bool) -> None:
     for each in found:
         version = "nothing" if each.version is None else f"version {each.version}"
         champion = "" if each.champion in (None, each.version) else f", champion is version {each.champion}"
-        line = f"{each.environment:<8} {version}, commit {each.commit[:12]}{champion}"
-        click.secho(each.error and f"{each.environment:<8} {each.error}" or line, fg="red" if each.error else None)
+        line = each.error or f"{version}, commit {each.commit[:12]}{champion}"
+        click.secho(f"{each.environment:<8} {line}", fg="red" if each.error else None)
 
 
 @command.command("propose")
@@ -71,7 +71,7 @@ def revert(use_case: str, environment: str, to: int | None, reason: str, ask: bo
 @click.option("--rewritten", is_flag=True, help="Accept that the history of the branch was rewritten.")
 @json_option
 def sync(use_case: str, rewritten: bool, as_json: bool) -> None:
-    """Finish what a failed push or a killed step left: follow Git, commit the champion's release, mend MLflow's alias."""
+    """Finish what a failed push or a killed step left: follow Git, commit the champion, mend MLflow's alias."""
     from components.core.release_publishing import observe_release, publish_champion
     from components.promote.mirror import repair_mirror
 

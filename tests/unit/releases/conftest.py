@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from components.core.bundle import release_of
-from components.core.digests import text_digest
+from components.core.bundle import ModelCard, release_of
+from components.core.digests import json_digest, text_digest
 from components.core.ledger.bentos import record_bento
 from components.core.ledger.champions import Candidate, promote
 from components.core.ledger.engine import migrate, open_ledger
@@ -20,6 +20,7 @@ from components.core.ledger.releases import KeptRelease
 from components.core.ledger.runs import claim_run
 from components.core.release import Release, ReleasedBento, ServingImage
 from components.core.settings import Settings
+from components.core.verdict import Reason, Verdict
 
 CASE = "flights"
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
@@ -39,40 +40,72 @@ def git(folder: Path, *words: str, check: bool = True) -> str:
 PERSON = (("NAME", "Ada"), ("EMAIL", "ada@example.org"))
 
 
+def verdict_of(version: int, use_case: str = CASE) -> Verdict:
+    """Return what the gate said of a version: it compared it with the one before."""
+
+    def measured(area: float) -> dict[str, Any]:
+        return {"metrics": {"auc": {"estimate": area, "low": area - 0.05, "high": area + 0.05}}}
+
+    return Verdict(
+        gate="evaluate",
+        subject=text_digest(f"model {use_case} {version}"),
+        decision="promote",
+        reasons=[Reason(check="gain", passed=True, message="better than | <the> champion", measured=0.1, allowed=0.0)],
+        evidence={
+            "sentence": f"Version {version} is better.",
+            "champion_version": version - 1 or None,
+            "measurements": {
+                "metric": "auc",
+                "challenger": measured(0.7 + version / 100),
+                "champion_model": measured(0.695 + version / 100) if version > 1 else None,
+            },
+        },
+    )
+
+
 def release_of_version(version: int, use_case: str = CASE) -> Release:
-    model = text_digest(f"model {use_case} {version}")
+    verdict = verdict_of(version, use_case)
     return Release(
         use_case=use_case,
         model_version=version,
-        model=model,
+        model=verdict.subject,
         bento=ReleasedBento(
-            tag=f"{use_case}:{version}-{model[:12]}",
+            tag=f"{use_case}:{version}-{verdict.subject[:12]}",
             digest=text_digest(f"bento {use_case} {version}"),
             uri=f"s3://models/bentos/{use_case}-{version}.tar",
         ),
         image=IMAGE,
-        verdict=text_digest(f"verdict {use_case} {version}"),
+        verdict=json_digest(verdict.model_dump(mode="json")),
         run_id=f"run-{use_case}-{version}",
     )
 
 
-VERDICT = (
-    '{"gate": "evaluate", "subject": "%s", "decision": "promote", "reasons": '
-    '[{"check": "lift", "passed": true, "message": "better than the | champion", "measured": 0.1, "allowed": 0.0}], '
-    '"evidence": {"sentence": "Version %d is better.", "measurements": {"metric": "auc", "rows": 900, "days": 31, '
-    '"challenger": {"name": "challenger", "metrics": {"auc": {"estimate": %s, "low": 0.6, "high": 0.8}}}}}}'
-)
-
-
 def kept(release: Release) -> KeptRelease:
-    verdict = VERDICT % (release.model, release.model_version, 0.7 + release.model_version / 100)
-    card = (
-        f'{{"use_case": "{release.use_case}", "version": {release.model_version}, "rows": 1000, "trainer": '
-        f'{{"kind": "xgboost"}}, "first": "2013-01-01T00:00:00Z", "last": "2013-03-01T00:00:00Z", '
-        f'"holdout_from": "2013-03-01T00:00:00Z", "as_of": "2013-04-01T00:00:00Z", "code": "c0de", "notes": [], '
-        f'"training_set": "{"7" * 64}", "snapshot": "{"5" * 64}"}}'
+    card = ModelCard(
+        use_case=release.use_case,
+        task="classification",
+        version=release.model_version,
+        mlflow_run="m",
+        model=release.model,
+        training_set="7" * 64,
+        snapshot="5" * 64,
+        registry="3" * 64,
+        service="flights_v1",
+        code="c0de",
+        as_of=AS_OF,
+        trainer={"kind": "xgboost"},
+        device="cpu",
+        seed=7,
+        first=AS_OF,
+        last=AS_OF,
+        holdout_from=AS_OF,
+        rows=1000,
+        validation={"auc": 0.7},
+        seconds=1.0,
+        notes=["resumed, not bit-exact"],
     )
-    return KeptRelease(release=release, verdict=verdict, card=card)
+    verdict = verdict_of(release.model_version, release.use_case)
+    return KeptRelease(release=release, verdict=verdict.model_dump_json(), card=card.model_dump_json())
 
 
 def promote_version(settings: Settings, version: int, expected: int | None, use_case: str = CASE) -> str:
