@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(or $(EXTRA),dev)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-exhaustive check bench charts-live compile images lock golden charts clean
+.PHONY: help setup demo test test-slow test-exhaustive check bench charts-live compile images infra hydrate lock golden charts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,16 @@ images: setup  ## build container images: IMAGES="cpu serve gpu", REGISTRY=host/
 charts: setup  ## write the READMEs of charts/, render all with all their values and check what comes out
 	$(BIN)/python charts/render_readmes.py
 	$(BIN)/pytest -q tests/charts
+
+infra: setup  ## pin schedules to what is compiled, then say what would not render in infra/: CLUSTER=prod for one
+	$(BIN)/driftline infra pin
+	$(BIN)/driftline infra check $(if $(CLUSTER),--cluster $(CLUSTER))
+
+hydrate:  ## render KFP once to infra/kfp/hydrated/: CLUSTER=prod; for clusters that reach no repository but yours
+	mkdir -p infra/kfp/hydrated/$(CLUSTER)
+	kubectl kustomize infra/kfp/overlays/$(CLUSTER) > infra/kfp/hydrated/$(CLUSTER)/.part
+	mv infra/kfp/hydrated/$(CLUSTER)/.part infra/kfp/hydrated/$(CLUSTER)/kfp.yaml
+	printf 'kind: Kustomization\nresources: [kfp.yaml]\n' > infra/kfp/hydrated/$(CLUSTER)/kustomization.yaml
 
 lock: setup  ## resolve requirements/ again
 	sh requirements/lock.sh $(BIN)/uv

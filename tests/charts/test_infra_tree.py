@@ -1,4 +1,4 @@
-"""The infrastructure tree as kustomize renders it: what Argo CD would be given, equal in three environments but for values."""
+"""The infrastructure tree as kustomize renders it: what Argo CD gets, equal in three environments but for values."""
 
 import json
 import os
@@ -252,7 +252,7 @@ def with_digests(tmp_path: Path) -> tuple[Path, Lock]:
 
 
 def images_of(manifests: list[Manifest]) -> list[str]:
-    """Return every text of the objects that names an image: fields `image`, and what stands anywhere as registry/path."""
+    """Return every text of the objects that names an image: fields `image`, and registry/path wherever it stands."""
     found: list[str] = []
     registry = re.compile(r"^(docker\.io|gcr\.io|ghcr\.io|quay\.io|registry\.k8s\.io|mcr\.microsoft\.com)/\S+$")
 
