@@ -29,9 +29,9 @@ GAUGE = {
 }
 
 
-def made(labels: dict[str, str] | None = None, **changes: Any) -> MetricRegistry:
+def made(declared: dict[str, str] | None = None, /, **changes: Any) -> MetricRegistry:
     return MetricRegistry.model_validate(
-        {"labels": labels or {"use_case": "folders"}, "metrics": [{**GAUGE, **changes}]}
+        {"labels": declared or {"use_case": "folders"}, "metrics": [{**GAUGE, **changes}]}
     )
 
 
