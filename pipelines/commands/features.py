@@ -30,3 +30,15 @@ def materialize(use_case: str, as_of: str, rebuild: bool) -> None:
 
     for line in materialize_latest(load_settings(), use_case, as_of, rebuild=rebuild):
         click.echo(line)
+
+
+@command.command("serve")
+@use_case_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=6566, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--metrics-port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Of /metrics.")
+def serve(use_case: str, host: str, port: int, metrics_port: int) -> None:
+    """Answer online lookups over HTTP: Feast's feature server without its endpoints that write."""
+    from components.features.online_server import serve_online_features
+
+    serve_online_features(load_settings(), use_case, host=host, port=port, metrics_port=metrics_port)
