@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,10 @@ import hypothesis
 import pytest
 import sqlalchemy as sa
 
+from components.core.evidence import Evidence, Window
 from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.proposals import Proposal, decide_once
+from components.core.ledger.suppression import Limits
 from components.core.settings import QUIET, Settings, embedded_settings
 
 # Continuous integration repeats the same examples; everybody else draws new ones.
@@ -346,3 +350,23 @@ def ledger(ledger_url: str) -> sa.Engine:
 def settings(tmp_path: Path) -> Settings:
     """Return embedded settings with all state below the test's own folder; `feature_repo` is the repository's own."""
     return embedded_settings(tmp_path / "home", REPOSITORY / "feature_repo")
+
+
+@pytest.fixture
+def ask_for_retraining() -> Callable[..., str]:
+    """Return what a monitor does about one drift: it decides, and returns the request, which is one however often."""
+
+    def ask(ledger: sa.Engine, model: str, as_of: datetime = datetime(2013, 5, 15, tzinfo=UTC)) -> str:
+        window = Window(first=as_of - timedelta(days=9), last=as_of - timedelta(days=2))
+        evidence = Evidence(
+            use_case=model, window=window, as_of=as_of, version=1, model="7", rows=900, labelled_rows=900, sanity=[]
+        )
+        proposal = Proposal(
+            decision="retrain", rung="performance", reasons=["r"], policy="ladder", policy_digest="5", evidence=evidence
+        )
+        limits = Limits(cooldown=timedelta(hours=48), max_per_week=1, lease=timedelta(minutes=120))
+        made = decide_once(ledger, proposal, limits, datetime.now(UTC)).request
+        assert made is not None
+        return made
+
+    return ask

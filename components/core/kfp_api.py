@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from components.core.settings import Settings
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
+PAGE_SIZE = 100
 
 
 class KfpApi:
@@ -104,6 +105,16 @@ class KfpApi:
         if "html" in content:
             raise no_api(self.settings, what, f"a page of type {content}")
         return answer
+
+    def pages(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield the pages of a listing, one call each and only when asked for. Raises like `call`."""
+        token = ""
+        while True:
+            page = self.call(what, function, *args, page_token=token, page_size=PAGE_SIZE, **kwargs)
+            yield page
+            token = page.next_page_token or ""
+            if not token:
+                return
 
     def get_text(self, what: str, path: str) -> str:
         """Return what a path of the API answers, as text. Raises like `call`."""

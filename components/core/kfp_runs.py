@@ -99,16 +99,13 @@ def find_version(api: KfpApi, pipeline: str, version: str) -> Version | None:
     if found is None:
         return None
     names = (version, short_name(pipeline, version))
-    token = ""
-    while True:
-        page = api.call(
-            f"list the versions of pipeline {pipeline}",
-            api.pipelines.pipeline_service_list_pipeline_versions,
-            found,
-            page_token=token,
-            page_size=100,
-            sort_by="created_at desc",
-        )
+    listing = api.pages(
+        f"list the versions of pipeline {pipeline}",
+        api.pipelines.pipeline_service_list_pipeline_versions,
+        found,
+        sort_by="created_at desc",
+    )
+    for page in listing:
         for known in page.pipeline_versions or []:
             if (known.name or known.display_name) in names:
                 return Version(
@@ -118,9 +115,7 @@ def find_version(api: KfpApi, pipeline: str, version: str) -> Version | None:
                     version_id=known.pipeline_version_id,
                     spec=known.pipeline_spec,
                 )
-        token = page.next_page_token or ""
-        if not token:
-            return None
+    return None
 
 
 def require_version(api: KfpApi, pipeline: str, version: str) -> Version:

@@ -17,8 +17,6 @@ from components.core.ledger.runs import RunState
 from components.core.settings import Settings
 from components.retrain.settle import settle
 
-PAGE = 50
-
 
 class ClusterRun(BaseModel):
     """A run: how it goes for KFP, and what came of it."""
@@ -98,20 +96,10 @@ def list_cluster_runs(
 
 def pipeline_names(api: KfpApi) -> dict[str, str]:
     """Return the names of the pipelines on the server by their ids."""
-    names: dict[str, str] = {}
-    token = ""
-    while True:
-        page = api.call(
-            "list pipelines",
-            api.pipelines.pipeline_service_list_pipelines,
-            namespace=api.settings.kfp_namespace,
-            page_size=PAGE,
-            page_token=token,
-        )
-        names |= {p.pipeline_id: p.name or p.display_name for p in page.pipelines or []}
-        token = page.next_page_token or ""
-        if not token:
-            return names
+    listing = api.pages(
+        "list pipelines", api.pipelines.pipeline_service_list_pipelines, namespace=api.settings.kfp_namespace
+    )
+    return {p.pipeline_id: p.name or p.display_name for page in listing for p in page.pipelines or []}
 
 
 def select_step(steps: list[ClusterStep], name: str) -> ClusterStep:
@@ -143,17 +131,11 @@ def open_ledger_if_any(settings: Settings) -> tuple[sa.Engine | None, str]:
 
 
 def _newest(api: KfpApi) -> Iterator[Any]:
-    token = ""
-    while True:
-        page = api.call(
-            "list runs",
-            api.runs.run_service_list_runs,
-            namespace=api.settings.kfp_namespace,
-            page_size=PAGE,
-            page_token=token,
-            sort_by="created_at desc",
-        )
+    listing = api.pages(
+        "list runs",
+        api.runs.run_service_list_runs,
+        namespace=api.settings.kfp_namespace,
+        sort_by="created_at desc",
+    )
+    for page in listing:
         yield from page.runs or []
-        token = page.next_page_token or ""
-        if not token:
-            return

@@ -2,7 +2,8 @@
 
 Read from the environment: KFP_HOST (the Pipelines API; test servers listen on that host's address, so pods must reach
 it), KFP_NAMESPACE, KFP_S3_ENDPOINT, KFP_S3_ACCESS_KEY, KFP_S3_SECRET_KEY, KUBECONFIG, and DRIFTLINE_IMAGES, the
-`images.json` of `make images`. Without KFP_HOST every test here is skipped.
+`images.json` of `make images`. Without KFP_HOST every test here is skipped. Where the API server's MLflow plugin is on,
+KFP_MLFLOW_URI is the address that it is set to: the tests' own MLflow server listens there.
 """
 
 import contextlib
@@ -135,8 +136,8 @@ def mlflow_url(
     """Start an MLflow server on PostgreSQL and S3 and yield its address."""
     database = _create_database(postgres_server, "mlflow")
     log = tmp_path_factory.mktemp("mlflow") / "server.log"
-    port = _free_port(server_address)
-    url = f"http://{server_address}:{port}"
+    url = os.environ.get("KFP_MLFLOW_URI") or f"http://{server_address}:{_free_port(server_address)}"
+    port = urlsplit(url).port
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
     command += ["--artifacts-destination", f"{bucket}/mlflow", "--host", server_address, "--port", str(port)]
     command += ["--workers", "1", "--allowed-hosts", "*"]

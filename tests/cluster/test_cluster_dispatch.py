@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,17 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
 
-from components.core.evidence import Evidence, Window
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import Version, state_of
 from components.core.ledger.attempts import Attempt
 from components.core.ledger.engine import migrate, open_ledger
-from components.core.ledger.proposals import Proposal, decide_once
-from components.core.ledger.requests import next_dispatch, read_request, starting_until
+from components.core.ledger.requests import next_dispatch, note_started, read_request, starting_until
 from components.core.ledger.runs import list_runs
-from components.core.ledger.suppression import Limits
 from components.core.settings import Settings, load_settings
 from components.retrain.dispatcher import ALONE, KfpDispatcher, start_open
 from pipelines.cluster.upload import publish_version
@@ -38,8 +34,6 @@ from pipelines.compile import canonical_ir
 from pipelines.wiring import own_group
 
 FORK = multiprocessing.get_context("fork")
-AS_OF = datetime(2013, 5, 15, tzinfo=UTC)
-LIMITS = Limits(cooldown=timedelta(hours=48), max_per_week=1, lease=timedelta(minutes=120))
 WAIT_SECONDS = 400
 
 
@@ -143,20 +137,6 @@ class Dispatcher(KfpDispatcher):
         start_run(self._api, new)
 
 
-def alert(ledger: sa.Engine, model: str) -> str:
-    """Decide what a monitor decides about one drift; every repetition finds the first one's request."""
-    window = Window(first=AS_OF - timedelta(days=9), last=AS_OF - timedelta(days=2))
-    evidence = Evidence(
-        use_case=model, window=window, as_of=AS_OF, version=1, model="7", rows=900, labelled_rows=900, sanity=[]
-    )
-    proposal = Proposal(
-        decision="retrain", rung="performance", reasons=["r"], policy="ladder", policy_digest="5", evidence=evidence
-    )
-    made = decide_once(ledger, proposal, LIMITS, datetime.now(UTC)).request
-    assert made is not None
-    return made
-
-
 def workflows_of(namespace: str, run_id: str) -> list[str]:
     from kubernetes import client, config
 
@@ -173,7 +153,7 @@ def wait(api: KfpApi, run_id: str) -> str:
 
 
 def test_fifty_alerts_from_two_monitors_are_one_training(
-    api: KfpApi, here: Settings, version: Version, model: str, namespace: str
+    api: KfpApi, here: Settings, version: Version, model: str, namespace: str, ask_for_retraining: Callable[..., str]
 ) -> None:
     gate = FORK.Barrier(2)
 
@@ -182,7 +162,7 @@ def test_fifty_alerts_from_two_monitors_are_one_training(
         dispatcher = Dispatcher(KfpApi(here), ledger, version=lambda _: version)
         gate.wait(60)
         for _ in range(25):
-            alert(ledger, model)
+            ask_for_retraining(ledger, model)
             start_open(ledger, dispatcher, model=model)
 
     monitors = [FORK.Process(target=monitor) for _ in range(2)]
@@ -192,7 +172,7 @@ def test_fifty_alerts_from_two_monitors_are_one_training(
         process.join(300)
     assert [process.exitcode for process in monitors] == [0, 0]
     ledger = open_ledger(here.ledger_url)
-    request = read_request(ledger, alert(ledger, model))
+    request = read_request(ledger, ask_for_retraining(ledger, model))
     assert request is not None
     assert len(workflows_of(namespace, request.run_id)) == 1
     assert wait(api, request.run_id) == "succeeded"
@@ -240,12 +220,12 @@ class Mute:
 
 
 def test_a_monitor_killed_between_post_and_answer_loses_and_repeats_nothing(
-    api: KfpApi, here: Settings, version: Version, model: str, namespace: str
+    api: KfpApi, here: Settings, version: Version, model: str, namespace: str, ask_for_retraining: Callable[..., str]
 ) -> None:
     proxy = Mute(here.kfp_host)
     alone = timedelta(seconds=15)
     ledger = open_ledger(here.ledger_url)
-    request = read_request(ledger, alert(ledger, model))
+    request = read_request(ledger, ask_for_retraining(ledger, model))
     assert request is not None
 
     def monitor() -> None:
@@ -269,14 +249,20 @@ def test_a_monitor_killed_between_post_and_answer_loses_and_repeats_nothing(
     assert (ended.state, ended.attempt) == ("done", 1)
 
 
-def test_two_workflows_of_one_run_train_once(
-    api: KfpApi, here: Settings, version: Version, model: str, namespace: str
+@pytest.mark.parametrize("posts", [2, 6])
+def test_several_workflows_of_one_run_train_once_and_the_run_succeeds(
+    api: KfpApi,
+    here: Settings,
+    version: Version,
+    model: str,
+    namespace: str,
+    ask_for_retraining: Callable[..., str],
+    posts: int,
 ) -> None:
-    """Whoever posts without looking starts a second Workflow, and the claim lets one of them train at most.
+    """Whoever posts without looking starts another Workflow; one trains, the others end quietly, whatever sweeps see.
 
-    KFP 2.17.0 keeps the steps of both under one name (MLMD execution `run/<run id>`): a step that reads the output of
-    `claim` once there are two fails in its driver. Then neither trains, and the sweep that sees it starts the next
-    attempt, under a run id of its own.
+    KFP 2.17.0 files the steps of all of them below one metadata execution, `run/<run id>`; each one's group of all its
+    tasks has an execution of its own (`pipelines.wiring.own_group`).
     """
     from kfp_server_api import V2beta1PipelineVersionReference, V2beta1Run, V2beta1RuntimeConfig
 
@@ -284,13 +270,13 @@ def test_two_workflows_of_one_run_train_once(
     from components.core.kfp_runs import ensure_experiment
 
     ledger = open_ledger(here.ledger_url)
-    request = read_request(ledger, alert(ledger, model))
+    request = read_request(ledger, ask_for_retraining(ledger, model))
     assert request is not None
     attempt = next_dispatch(ledger, request.id, now=datetime.now(UTC), alone=ALONE)
     assert attempt is not None
     body = V2beta1Run(
         run_id=attempt.run_id,
-        display_name="twice",
+        display_name="several",
         experiment_id=ensure_experiment(api, model),
         pipeline_version_reference=V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
@@ -298,40 +284,34 @@ def test_two_workflows_of_one_run_train_once(
         runtime_config=V2beta1RuntimeConfig(parameters={"model": model, "as_of": ""}),
     )
     api.call("start it", api.runs.run_service_create_run, body)
-    with pytest.raises(TakenOnCluster):
-        api.call("start it again", api.runs.run_service_create_run, body)
-    both = workflows_of(namespace, attempt.run_id)
-    assert len(both) == 2
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not all(_ended(namespace, name) for name in both):
-        assert time.monotonic() < deadline
-        time.sleep(2)
+    note_started(ledger, attempt.run_id)
+    for _ in range(posts - 1):
+        with pytest.raises(TakenOnCluster):
+            api.call("start it again", api.runs.run_service_create_run, body)
+    workflows = workflows_of(namespace, attempt.run_id)
+    assert len(workflows) == posts
     dispatcher = Dispatcher(api, ledger, version=lambda _: version)
-    _last_end(api, ledger, dispatcher, request.id)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while set(phases := [_phase(namespace, name) for name in workflows]) != {"Succeeded"}:
+        assert not {"Failed", "Error"} & set(phases), phases
+        assert start_open(ledger, dispatcher, model=model) == []
+        assert time.monotonic() < deadline, phases
+        time.sleep(1)
+    assert start_open(ledger, dispatcher, model=model) == []
     ended = read_request(ledger, request.id)
     assert ended is not None
-    assert (ended.state, ended.outcome) == ("done", "succeeded")
-    tried = list_runs(ledger, limit=10, use_case=model)
-    assert sorted(run.state for run in tried if run.state == "succeeded") == ["succeeded"]
-    assert {run.claimant for run in tried if run.id == attempt.run_id} <= set(both)
-    assert start_open(ledger, dispatcher, model=model) == []
+    assert (ended.state, ended.outcome, ended.attempt) == ("done", "succeeded", 1)
+    (tried,) = list_runs(ledger, limit=10, use_case=model)
+    assert (tried.id, tried.state) == (attempt.run_id, "succeeded")
+    assert tried.claimant == tried.reason
+    assert tried.claimant in workflows
+    assert wait(api, attempt.run_id) == "succeeded"
 
 
-def _last_end(api: KfpApi, ledger: sa.Engine, dispatcher: Dispatcher, request_id: str) -> None:
-    """Sweep until the request has ended, waiting for each attempt that a sweep starts."""
-    for _ in range(3):
-        for started in start_open(ledger, dispatcher):
-            wait(api, started.run_id)
-        request = read_request(ledger, request_id)
-        assert request is not None
-        if request.ended_at is not None:
-            return
-
-
-def _ended(namespace: str, workflow: str) -> bool:
+def _phase(namespace: str, workflow: str) -> str:
     from kubernetes import client
 
     found: Any = client.CustomObjectsApi().get_namespaced_custom_object(
         "argoproj.io", "v1alpha1", namespace, "workflows", workflow
     )
-    return bool(found.get("status", {}).get("finishedAt"))
+    return str(found.get("status", {}).get("phase", "Pending"))

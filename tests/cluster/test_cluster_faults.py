@@ -1,7 +1,9 @@
 """What goes wrong on a cluster: a gate refuses, a pod is taken away, the object store is away for a minute."""
 
 import json
+import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +11,31 @@ from typing import Any
 
 import pytest
 
+from components.core.bundle import read_card
 from components.core.kfp_api import KfpApi
 from components.core.kfp_steps import read_steps
 from components.core.ledger.champions import read_champion
-from components.core.ledger.engine import open_ledger
-from components.core.settings import Settings
+from components.core.ledger.engine import migrate, open_ledger
+from components.core.ledger.runs import read_run
+from components.core.settings import Settings, embedded_settings
+from components.core.tracking import download_bundle
+from pipelines.catalog import override, read_case
 from pipelines.cluster.runs import require_run
+from pipelines.compile import compile_pipeline
+from pipelines.definitions import applied_definitions
+from pipelines.local import run_locally
 
 USE_CASE = "wind"
 OUTAGE_SECONDS = 60
+LONG_ROUNDS = 4000
+LONG = (
+    f"train.trainer.rounds={LONG_ROUNDS}",
+    f"train.trainer.early_stopping_rounds={LONG_ROUNDS}",
+    "train.trainer.learning_rate=0.002",
+    "train.trainer.subsample=0.8",
+    "train.trainer.checkpoint_every_rounds=100",
+)
+"""Overrides that make a training long enough to be killed in the middle, with samplers that a resumption must keep."""
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.timeout(1800)
 
@@ -45,6 +63,75 @@ def test_a_pod_that_is_taken_away_in_training_delays_the_run(
     assert champion is not None
     # One version, although training began twice.
     assert (champion.version, champion.run_id) == (1, run_id)
+
+
+def test_a_long_training_goes_on_from_its_checkpoint_in_a_new_pod(
+    cluster: Settings,
+    kubernetes_api: Any,
+    namespace: str,
+    submit: CommandLine,
+    driftline: CommandLine,
+    tmp_path: Path,
+) -> None:
+    """Its model is that of an uninterrupted training here; the new pod has nothing but the object store."""
+    before = newest_version(cluster)
+    run_id = json.loads(submit(*(word for param in LONG for word in ("--param", param))).stdout)["run_id"]
+    pod = running_pod(cluster, kubernetes_api, namespace, run_id, "train")
+    wait_for_line(kubernetes_api, namespace, pod, "rounds, best validation")
+    kubernetes_api.delete_namespaced_pod(pod, namespace, grace_period_seconds=0)
+    shown = wait_for(driftline, run_id)
+    assert shown["result"] in ("succeeded", "refused"), shown
+    train = next(step for step in shown["steps"] if step["name"] == "train")
+    assert (train["state"], train["retries"]) == ("succeeded", 1)
+    resumed = re.search(r"resuming at round (\d+)", driftline("runs", "logs", run_id, "train").stdout)
+    assert resumed is not None
+    assert 0 < int(resumed.group(1)) < LONG_ROUNDS
+    assert newest_version(cluster) == before + 1
+
+    here = embedded_settings(tmp_path / "home", cluster.feature_repo)
+    migrate(here.ledger_url)
+    case = read_case(here.feature_repo, USE_CASE)
+    ir = compile_pipeline(case, "training", applied_definitions(here, USE_CASE))
+    arguments = override(case, LONG, None, pipeline="training")
+    run_locally(
+        here,
+        run_key="whole",
+        pipeline="training",
+        use_case=USE_CASE,
+        ir=ir,
+        arguments=arguments,
+        notify=lambda _step: None,
+    )
+    assert newest_version(here) == 1
+    assert model_of(cluster, before + 1) == model_of(here, 1)
+
+
+def test_a_failed_run_is_repeated_with_what_it_has(
+    cluster: Settings, kubernetes_api: Any, namespace: str, submit: CommandLine, driftline: CommandLine
+) -> None:
+    """`features` is not repeated by itself, so the loss of its pod ends the run."""
+    run_id = json.loads(submit("--as-of", "2013-05-10T00:00:00+00:00").stdout)["run_id"]
+    pod = running_pod(cluster, kubernetes_api, namespace, run_id, "features")
+    kubernetes_api.delete_namespaced_pod(pod, namespace, grace_period_seconds=0)
+    shown = wait_for(driftline, run_id)
+    assert (shown["result"], shown["failed_step"]) == ("failed", "features"), shown
+    claimed = read_run(open_ledger(cluster.ledger_url), run_id)
+    assert claimed is not None
+    assert claimed.state == "failed"
+    done = driftline("runs", "retry", run_id, "--wait", check=False)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    after = read_run(open_ledger(cluster.ledger_url), run_id)
+    assert after is not None
+    assert (after.state, after.claimant) == (
+        {0: "succeeded", 3: after.state}[done.returncode],
+        claimed.claimant,
+    )
+    assert after.state in ("succeeded", "refused", "superseded")
+    again = json.loads(driftline("runs", "show", run_id, "--json").stdout)
+    assert [s["started_at"] for s in again["steps"][:3]] == [s["started_at"] for s in shown["steps"][:3]]
+    repeated = driftline("runs", "retry", run_id, check=False)
+    assert repeated.returncode == 2
+    assert "nothing to repeat" in repeated.stderr or "ended with an answer" in repeated.stderr
 
 
 def test_a_refusal_keeps_its_report_and_the_champion(
@@ -110,3 +197,25 @@ def wait_for(driftline: CommandLine, run_id: str) -> dict[str, Any]:
             return shown
         time.sleep(3)
     pytest.fail(f"{run_id} did not end")
+
+
+def wait_for_line(kubernetes_api: Any, namespace: str, pod: str, text: str) -> None:
+    """Wait until a pod's own container has written a line."""
+    deadline = time.monotonic() + 300
+    while text not in kubernetes_api.read_namespaced_pod_log(pod, namespace, container="main"):
+        assert time.monotonic() < deadline, f"{pod} never wrote {text!r}"
+        time.sleep(0.2)
+
+
+def newest_version(settings: Settings) -> int:
+    """Return the newest version in the model registry, 0 without one."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(settings.mlflow_uri, settings.mlflow_uri).search_model_versions(f"name = '{USE_CASE}'")
+    return max((int(version.version) for version in found), default=0)
+
+
+def model_of(settings: Settings, version: int) -> str:
+    """Return the digest of the model in a version's bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        return read_card(download_bundle(settings, USE_CASE, version, Path(folder) / "bundle")).model

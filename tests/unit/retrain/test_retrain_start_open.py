@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -16,33 +16,15 @@ import pytest
 import sqlalchemy as sa
 
 from components.core.errors import ClusterUnreachable
-from components.core.evidence import Evidence, Window
 from components.core.ledger.attempts import Attempt, attempt_id
 from components.core.ledger.engine import open_ledger
-from components.core.ledger.proposals import Proposal, decide_once
 from components.core.ledger.requests import next_dispatch, note_started, read_request, starting_until
-from components.core.ledger.suppression import Limits
 from components.core.settings import Settings
 from components.retrain.dispatcher import ALONE, start_open
 from components.retrain.retrain import retrain
 
 FORK = multiprocessing.get_context("fork")
-AS_OF = datetime(2013, 5, 15, tzinfo=UTC)
-LIMITS = Limits(cooldown=timedelta(hours=48), max_per_week=1, lease=timedelta(minutes=120))
 Fate = Literal["", "killed before the post", "killed after the post", "times out"]
-
-
-def request_retraining(ledger: sa.Engine, model: str = "flights") -> str:
-    window = Window(first=AS_OF - timedelta(days=9), last=AS_OF - timedelta(days=2))
-    evidence = Evidence(
-        use_case=model, window=window, as_of=AS_OF, version=1, model="7", rows=900, labelled_rows=900, sanity=[]
-    )
-    proposal = Proposal(
-        decision="retrain", rung="performance", reasons=["r"], policy="ladder", policy_digest="5", evidence=evidence
-    )
-    made = decide_once(ledger, proposal, LIMITS, datetime.now(UTC)).request
-    assert made is not None
-    return made
 
 
 class Folder:
@@ -85,9 +67,9 @@ def call(url: str, folder: Path, fate: Fate, alone: timedelta, gate: Any = None)
 
 
 def test_ten_monitors_at_once_post_once(
-    ledger: sa.Engine, ledger_url: str, tmp_path: Path, processes: list[Any]
+    ledger: sa.Engine, ask_for_retraining: Callable[..., str], ledger_url: str, tmp_path: Path, processes: list[Any]
 ) -> None:
-    request = request_retraining(ledger)
+    request = ask_for_retraining(ledger, "flights")
     gate = FORK.Barrier(10)
     processes += [FORK.Process(target=call, args=(ledger_url, tmp_path / "runs", "", ALONE, gate)) for _ in range(10)]
     for process in processes:
@@ -101,10 +83,15 @@ def test_ten_monitors_at_once_post_once(
 
 @pytest.mark.parametrize("fate", ["killed before the post", "killed after the post"])
 def test_a_kill_while_starting_loses_nothing(
-    ledger: sa.Engine, ledger_url: str, tmp_path: Path, processes: list[Any], fate: Fate
+    ledger: sa.Engine,
+    ask_for_retraining: Callable[..., str],
+    ledger_url: str,
+    tmp_path: Path,
+    processes: list[Any],
+    fate: Fate,
 ) -> None:
     """The one that comes after waits for the lease of the dead one, then starts what is not there."""
-    request = request_retraining(ledger)
+    request = ask_for_retraining(ledger, "flights")
     alone = timedelta(seconds=2)
     killed = FORK.Process(target=call, args=(ledger_url, tmp_path / "runs", fate, alone))
     processes.append(killed)
@@ -119,8 +106,10 @@ def test_a_kill_while_starting_loses_nothing(
     assert Folder(tmp_path / "runs").posts(attempt_id(request, 1)) == 1
 
 
-def test_a_post_without_an_answer_is_not_repeated(ledger: sa.Engine, tmp_path: Path) -> None:
-    request = request_retraining(ledger)
+def test_a_post_without_an_answer_is_not_repeated(
+    ledger: sa.Engine, ask_for_retraining: Callable[..., str], tmp_path: Path
+) -> None:
+    request = ask_for_retraining(ledger, "flights")
     alone = timedelta(seconds=1)
     with pytest.raises(ClusterUnreachable):
         start_open(ledger, Folder(tmp_path / "runs", "times out"), alone=alone)
@@ -128,8 +117,10 @@ def test_a_post_without_an_answer_is_not_repeated(ledger: sa.Engine, tmp_path: P
     assert Folder(tmp_path / "runs").posts(attempt_id(request, 1)) == 1
 
 
-def test_nobody_else_gets_an_attempt_that_is_being_started(ledger: sa.Engine) -> None:
-    request = request_retraining(ledger)
+def test_nobody_else_gets_an_attempt_that_is_being_started(
+    ledger: sa.Engine, ask_for_retraining: Callable[..., str]
+) -> None:
+    request = ask_for_retraining(ledger, "flights")
     now = datetime.now(UTC)
     first = next_dispatch(ledger, request, now=now, alone=timedelta(minutes=2))
     assert first is not None
@@ -148,9 +139,13 @@ def test_nobody_else_gets_an_attempt_that_is_being_started(ledger: sa.Engine) ->
 
 @pytest.mark.parametrize("changes", [{"kfp_host": "http://127.0.0.1:1"}, {"workflow": "w", "kfp_host": ""}, {}])
 def test_outside_a_cluster_the_step_leaves_the_request_to_the_command(
-    ledger: sa.Engine, ledger_url: str, settings: Settings, changes: dict[str, str]
+    ledger: sa.Engine,
+    ask_for_retraining: Callable[..., str],
+    ledger_url: str,
+    settings: Settings,
+    changes: dict[str, str],
 ) -> None:
-    request = request_retraining(ledger)
+    request = ask_for_retraining(ledger, "flights")
     here = settings.model_copy(update={"ledger_url": ledger_url, **changes})
     assert retrain(here, "flights", decision="d", training="flights-training-0123456789ab") == []
     found = read_request(ledger, request)
@@ -159,9 +154,9 @@ def test_outside_a_cluster_the_step_leaves_the_request_to_the_command(
 
 
 def test_a_dead_api_fails_the_step_and_leaves_the_request_to_its_retry(
-    ledger: sa.Engine, ledger_url: str, settings: Settings
+    ledger: sa.Engine, ask_for_retraining: Callable[..., str], ledger_url: str, settings: Settings
 ) -> None:
-    request = request_retraining(ledger)
+    request = ask_for_retraining(ledger, "flights")
     here = settings.model_copy(update={"ledger_url": ledger_url, "workflow": "w", "kfp_host": "http://127.0.0.1:1"})
     with pytest.raises(ClusterUnreachable):
         retrain(here, "flights", decision="d", training="flights-training-0123456789ab")
