@@ -13,7 +13,7 @@ import pytest
 
 from components.core.bundle import GOLDEN, ONNX, read_card
 from components.core.inference_log import read_predictions
-from components.core.training_set import read_manifest
+from components.core.training_set import ROWS, read_manifest
 from components.package.server import booted
 from components.serve.shadow_report import compare
 
@@ -34,7 +34,7 @@ def challenger(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     model.write_graph(served.bundle / ONNX, (model.WEIGHTS * 0.5).astype(np.float32))
     card = card.model_copy(update={"version": 4, "model": model_digest(served.bundle)})
     write_card(served.bundle, card)
-    table = pq.read_table(served.training_set / "rows.parquet")
+    table = pq.read_table(served.training_set / ROWS)
     newest = np.arange(table.num_rows - 100, table.num_rows)
     write_reference(served.bundle, table, rows.inputs, use_case="rides", unseen=newest, importance=[])
     spec = describe(model.PROBLEM, served.config, card, rows, served.bundle)
