@@ -320,7 +320,7 @@ def test_schedules_follow_git_and_each_request_starts_once(
     files: dict[str, dict[str, Any] | str] = {
         "monitoring.yaml": good,
         "unpinned.yaml": wrong | {"version": ""},
-        "unknown.yaml": schedule(model, old, name="u", version=old.name[:-4] + "0000"),
+        "unknown.yaml": schedule(model, old, name="u") | {"version": old.name[:-4] + "0000"},
     }
     declare(kubernetes_api, home, model, files)
     both = [start(), start()]
