@@ -228,26 +228,33 @@ def test_a_key_that_is_not_there_is_no_reason_to_serve(settings: Settings, tmp_p
         )
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt"])
-def test_a_well_signed_tar_cannot_write_outside_of_its_folder(settings: Settings, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../outside.txt", tarfile.REGTYPE, ""),
+        ("folder/../../outside.txt", tarfile.REGTYPE, ""),
+        ("/outside.txt", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "/"),
+        ("link", tarfile.LNKTYPE, "content.txt"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+        ("device", tarfile.CHRTYPE, ""),
+    ],
+)
+def test_a_well_signed_tar_holds_files_below_its_folder_and_nothing_else(
+    settings: Settings, tmp_path: Path, name: str, kind: bytes, target: str
+) -> None:
     private, public = write_keys(tmp_path / "keys", "own")
-    archive = settings.bentos / "made.tar"
-    archive.parent.mkdir(parents=True)
-    (tmp_path / "content").write_bytes(b"content")
-    with tarfile.open(archive, "w") as tar:
-        member = tar.gettarinfo(tmp_path / "content")
-        member.name = name
-        with (tmp_path / "content").open("rb") as file:
-            tar.addfile(member, file)
+    archive = write_archive(settings.bentos / "made.tar", b"first")
+    with tarfile.open(archive, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        tar.addfile(member)
     sign_archive(settings.model_copy(update={"model_signing_key": private}), archive)
-    named = settings.model_copy(update={"bento": str(archive), "model_verifying_key": public})
-    if name.startswith(".."):
-        with pytest.raises(DataError, match="cannot be read as a Bento"):
-            verified_bento(named)
-    else:
-        verified_bento(named)
-    assert not list(Path("/").glob("outside.txt"))
-    assert not [p for p in settings.home.rglob("outside.txt") if UNPACKED not in p.parts[:-2]]
+    before = sorted(path for path in tmp_path.rglob("*") if UNPACKED not in path.parts)
+    with pytest.raises(DataError, match="cannot be read as a Bento"):
+        verified_bento(settings.model_copy(update={"bento": str(archive), "model_verifying_key": public}))
+    assert sorted(path for path in tmp_path.rglob("*") if UNPACKED not in path.parts) == before
+    assert not Path("/outside.txt").exists()
 
 
 @pytest.fixture(scope="module")
