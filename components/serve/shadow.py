@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ PAUSE_SECONDS = 1.0
 """After a copy that nobody took; the queue fills meanwhile, and what does not fit is dropped."""
 STOP_SECONDS = 2.0
 THREADS = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Count = Callable[[str], None]
 """Told the outcome of one request, from several threads: answered (200), refused (another status, from a model with
@@ -71,7 +72,7 @@ class Shadow:
         `content` is its body, as Python values that nobody changes any more; `as_of` (Unix seconds) goes into it.
         """
         if as_of is not None:
-            content = {**content, "as_of": datetime.fromtimestamp(as_of, UTC).isoformat()}
+            content = {**content, "as_of": instant(as_of)}
         with self._changed:
             fits = self._rows + rows <= self._capacity and not self._stopping.is_set()
             if fits:
@@ -136,6 +137,11 @@ class Shadow:
             log.warning("the shadow answers again")
         self._failing = False
         return "answered" if status == http.HTTPStatus.OK else "refused"
+
+
+def instant(seconds: float) -> str:
+    """Return Unix seconds as text, rounded to microseconds as the inference log does it: both logs name one instant."""
+    return (_EPOCH + timedelta(microseconds=round(seconds * 1e6))).isoformat()
 
 
 def _post(connection: http.client.HTTPConnection, route: str, body: str, headers: Mapping[str, str]) -> int:

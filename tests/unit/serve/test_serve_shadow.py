@@ -6,13 +6,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.core.errors import ConfigError
-from components.serve.shadow import PAUSE_SECONDS, STOP_SECONDS, THREADS, Shadow
+from components.serve.shadow import PAUSE_SECONDS, STOP_SECONDS, THREADS, Shadow, instant
 
 
 class Outcomes:
@@ -93,6 +96,15 @@ def test_a_copy_is_the_request_with_its_identity_and_instant() -> None:
         ("/predict_batch", "r-2", {"rows": [{"x": 1.5}, {"x": None}]}),
     ]
     assert outcomes.counted == {"answered": 2}
+
+
+@given(st.floats(0, 4e9, allow_nan=False))
+def test_the_instant_of_a_copy_is_the_one_that_is_logged(as_of: float) -> None:
+    """Through text and back, to the microsecond that `core.inference_log` writes for the original."""
+    import numpy as np
+
+    copied = datetime.fromisoformat(instant(as_of)).timestamp()
+    assert int(np.rint(np.array([copied]) * 1e6)[0]) == int(np.rint(np.array([as_of]) * 1e6)[0])
 
 
 def test_many_copies_arrive_once_each() -> None:
