@@ -48,7 +48,8 @@ def addon_values(addon: Addon, lock: Lock) -> str | None:
             for folder in folders:
                 place = place.setdefault(folder, {})
             place[key] = functools.reduce(lambda filled, part: filled.replace(*part), parts.items(), text)
-    return HEADER + _dump(values)
+    # Quoted: Helm would read a digest of digits, or of digits and one `e`, as a number.
+    return HEADER + yaml.safe_dump(values, sort_keys=False, width=1000, default_style='"')
 
 
 def kfp_component(kfp: KfpImages, lock: Lock) -> str:

@@ -213,6 +213,10 @@ def test_values_name_all_digests_or_do_not_exist(known: dict[str, str], data: st
     assert (text is None) == bool(set(known) - locked)
     for image, digest in known.items() if text else ():
         assert digest.removeprefix("sha256:") in str(text), image
+    if text:
+        parts = [value["image"] for value in yaml.safe_load(text).values()]
+        assert all(isinstance(part, str) for part in parts)
+        assert all(f'"{part}"' in text for part in parts), "quoted, or Helm reads digits as a number"
 
 
 @given(st.dictionaries(images, digests, min_size=2, max_size=8), st.data())
