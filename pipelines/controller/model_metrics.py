@@ -1,6 +1,7 @@
 """Metrics of champions, promotions and what Git says that serves, from the ledger."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -27,8 +28,21 @@ def model_samples(connection: sa.Connection, use_cases: list[str]) -> Iterator[S
             yield Sample("driftline_champion_version", version, labels)
             # The profile that the monitor compares with comes with the champion.
             yield Sample("driftline_drift_reference_timestamp_seconds", at.timestamp(), labels)
-    for row in connection.execute(sa.select(serving).where(serving.c.version.is_not(None))):
+    for row in connection.execute(sa.select(serving).where(serving.c.version.is_not(None))).all():
         where = {"use_case": row.use_case, "environment": row.environment}
         pinned = where | {"version": str(row.version), "commit": row.commit}
         yield Sample("driftline_release_info", 1, pinned)
-        yield Sample("driftline_release_timestamp_seconds", row.observed_at.timestamp(), where)
+        since = _serves_since(connection, row.use_case, row.version) or row.observed_at
+        yield Sample("driftline_release_timestamp_seconds", since.timestamp(), where)
+
+
+def _serves_since(connection: sa.Connection, use_case: str, version: int) -> datetime | None:
+    """Return when the history last made a version the one that serves: by promotion, or since a newer one was reverted.
+
+    The row of `serving` itself changes with each commit of the branch.
+    """
+    promoted = sa.and_(promotions.c.outcome.in_(("promoted", "reinstated")), promotions.c.version == version)
+    reverted = sa.and_(promotions.c.outcome == "reverted", promotions.c.previous_version == version)
+    query = sa.select(sa.func.max(promotions.c.at)).where(promotions.c.model == use_case, sa.or_(promoted, reverted))
+    since: datetime | None = connection.execute(query).scalar()
+    return since

@@ -71,6 +71,10 @@ class Controller:
             parts += self._kfp_parts(seconds, look, kubernetes)
         else:
             log.warning("dispatch, schedules and kfp are off: DRIFTLINE_KFP_HOST is not set")
+        if settings.git_url:
+            parts += self._git_parts(seconds, look, kubernetes)
+        else:
+            log.warning("releases and rollouts are off: DRIFTLINE_GIT_URL is not set")
         return parts
 
     def _kfp_parts(self, seconds: float, look: float, kubernetes: Kubernetes | None) -> list[Part]:
@@ -94,6 +98,17 @@ class Controller:
 
         # Only the leader compares; what a former one said grows old.
         return [*parts, Part("schedules", seconds, schedules, rest=lambda: exposition.put(SCHEDULES, []))]
+
+    def _git_parts(self, seconds: float, look: float, kubernetes: Kubernetes | None) -> list[Part]:
+        from pipelines.controller.releases import Reverts, observe_releases
+
+        parts = [Part("releases", seconds, lambda: observe_releases(self.settings))]
+        namespaces = self.options.serving_namespaces
+        if kubernetes is None or not namespaces:
+            log.warning("rollouts is off: it needs Kubernetes and a --serving-namespace")
+            return parts
+        reverts = Reverts(self.settings, self.exposition)
+        return [*parts, Part("rollouts", look, lambda: reverts.look(kubernetes.client, namespaces))]
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return what is scraped."""
