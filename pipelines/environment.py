@@ -17,7 +17,11 @@ ADDRESSES = (
     "DRIFTLINE_GIT_BRANCH",
     "DRIFTLINE_GIT_ENVIRONMENT",
 )
-"""Keys of the ConfigMap, each the name of its variable."""
+"""Keys of the ConfigMap, each the name of its variable unless `VARIABLES` gives another."""
+
+VARIABLES = {"MLFLOW_TRACKING_URI": "DRIFTLINE_MLFLOW_URI"}
+"""Key to variable. KFP's MLflow plugin writes MLFLOW_TRACKING_URI into every step; KFP 2.17.0 merges it with another
+source of that variable into one that Kubernetes refuses, and no pod starts."""
 
 CREDENTIALS = (
     "DRIFTLINE_LEDGER_URL",

@@ -10,7 +10,7 @@ from typing import Any
 from components.core.digests import canonical_json
 from components.core.errors import ConfigError
 from pipelines.catalog import MAX_PARAMETER_BYTES
-from pipelines.environment import ADDRESSES, CREDENTIALS, IDENTITY, SHARED
+from pipelines.environment import ADDRESSES, CREDENTIALS, IDENTITY, SHARED, VARIABLES
 from pipelines.image_lock import BUILD, PINNED
 from pipelines.secrets_in_text import secret_in, secret_name
 
@@ -102,7 +102,7 @@ def _images(spec: dict[str, Any]) -> Iterator[ConfigError]:
 
 def _environment(platform: dict[str, Any]) -> Iterator[ConfigError]:
     """Yield variables that the step would read from somewhere else than everybody does."""
-    known = {SHARED: {*ADDRESSES, *CREDENTIALS}, "": set(IDENTITY)}
+    known = {SHARED: {*(VARIABLES.get(key, key) for key in ADDRESSES), *CREDENTIALS}, "": set(IDENTITY)}
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for name, executor in executors.items():
         path = ("platforms", "kubernetes", "deploymentSpec", "executors", name)

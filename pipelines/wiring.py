@@ -8,7 +8,7 @@ from kfp import dsl, kubernetes
 from components.core.images import GPU
 from components.core.sections import MAX_RUN_SECONDS, Resources, Section
 from components.core.usecase import UseCase
-from pipelines.environment import ADDRESSES, CONFIG_FILES, CREDENTIALS, FILES, IDENTITY, SECRET_FILES, SHARED
+from pipelines.environment import ADDRESSES, CONFIG_FILES, CREDENTIALS, FILES, IDENTITY, SECRET_FILES, SHARED, VARIABLES
 from pipelines.resources import step_resources
 from pipelines.titles import TITLES
 
@@ -49,7 +49,8 @@ def place(task: dsl.PipelineTask, use_case: UseCase, pipeline: str) -> dsl.Pipel
     # Locally the environment of the command counts.
     for variable, field in IDENTITY.items():
         kubernetes.use_field_path_as_env(task, env_name=variable, field_path=field)
-    kubernetes.use_config_map_as_env(task, SHARED, {name: name for name in ADDRESSES}, optional=True)
+    addresses = {key: VARIABLES.get(key, key) for key in ADDRESSES}
+    kubernetes.use_config_map_as_env(task, SHARED, addresses, optional=True)
     kubernetes.use_secret_as_env(task, SHARED, {name: name for name in CREDENTIALS}, optional=True)
     for name in SECRET_FILES.get(task.name, ()):
         kubernetes.use_secret_as_volume(task, name, mount_path=mount_path(name), optional=True)

@@ -159,7 +159,8 @@ def embedded_settings(home: Path, feature_repo: Path) -> Settings:
 def load_settings() -> Settings:
     """Read the environment and switch library telemetry and pickle loading off.
 
-    Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI,
+    Variables: DRIFTLINE_HOME, DRIFTLINE_FEATURE_REPO, DRIFTLINE_LEDGER_URL, MLFLOW_TRACKING_URI, else
+    DRIFTLINE_MLFLOW_URI (steps on a cluster, where KFP's MLflow plugin owns the other one),
     DRIFTLINE_FEATURE_REGISTRY_URL, DRIFTLINE_ONLINE_STORE_URL, DRIFTLINE_INFERENCE_LOG, DRIFTLINE_BENTO,
     DRIFTLINE_BENTO_DIGEST, DRIFTLINE_MODEL_SIGNING_KEY, DRIFTLINE_MODEL_VERIFYING_KEY, DRIFTLINE_OBJECT_STORE_URL,
     DRIFTLINE_GIT_URL, DRIFTLINE_GIT_BRANCH, DRIFTLINE_GIT_ENVIRONMENT, DRIFTLINE_GIT_SIGNING_KEY, DRIFTLINE_GIT_TOKEN,
@@ -178,7 +179,7 @@ def load_settings() -> Settings:
         home=home,
         feature_repo=feature_repo,
         ledger_url=read("DRIFTLINE_LEDGER_URL") or embedded.ledger_url,
-        mlflow_uri=read("MLFLOW_TRACKING_URI") or embedded.mlflow_uri,
+        mlflow_uri=read("MLFLOW_TRACKING_URI") or read("DRIFTLINE_MLFLOW_URI") or embedded.mlflow_uri,
         feature_registry_url=read("DRIFTLINE_FEATURE_REGISTRY_URL") or embedded.feature_registry_url,
         online_store_url=read("DRIFTLINE_ONLINE_STORE_URL") or embedded.online_store_url,
         inference_log=Path(log).absolute() if (log := read("DRIFTLINE_INFERENCE_LOG")) else None,
