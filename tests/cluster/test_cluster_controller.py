@@ -36,12 +36,27 @@ from pipelines.cluster.upload import publish_version
 from pipelines.compile import canonical_ir, version_name
 from pipelines.controller.declared import LABEL
 from pipelines.controller.lease import LEASE_NAME, LEASE_SECONDS, RENEW_SECONDS
+from pipelines.controller.rollouts import (
+    GROUP,
+    PLURAL,
+    USE_CASE_LABEL,
+    VERSION,
+    VERSION_ANNOTATION,
+    Aborted,
+    revert_aborted,
+)
 from pipelines.schedules.server import delete_recurring_run, list_recurring_runs
 
 AS_OF = datetime(2013, 5, 15, tzinfo=UTC)
 LIMITS = Limits(cooldown=timedelta(0), max_per_week=50, lease=timedelta(minutes=120))
 RULES = [
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [LEASE_NAME],
+        "verbs": ["get", "update"],
+    },
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]},
     {"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": ["list"]},
 ]
@@ -200,6 +215,74 @@ def test_a_paused_leader_stops_leading_before_another_one_begins(
         assert other.leads()
         assert not first.leads(), "it believes what it knew before its pause"
         time.sleep(0.2)
+
+
+def test_a_canary_that_argo_rollouts_aborts_is_seen_with_its_release_until_git_moves_on(
+    home: str, kubeconfig: Path, images: Path
+) -> None:
+    """By the real controller of Argo Rollouts, with the rights of our own; the pod only sleeps."""
+    from kubernetes import client, config
+
+    api = client.CustomObjectsApi()
+    where = (GROUP, VERSION, home, PLURAL)
+    try:
+        api.list_namespaced_custom_object(*where)
+    except client.ApiException:
+        pytest.skip("this cluster has no Argo Rollouts")
+    api.create_namespaced_custom_object(*where, sleeping_rollout(json.loads(images.read_text())["cpu"]))
+    own = client.Configuration()
+    config.load_kube_config(str(kubeconfig), client_configuration=own)
+    own_client = client.ApiClient(own)
+    seen: list[Aborted] = []
+    done: set[Aborted] = set()
+
+    def look() -> list[Aborted]:
+        revert_aborted(own_client, [home], seen.append, done)
+        return seen
+
+    def status(key: str) -> Any:
+        return api.get_namespaced_custom_object(*where, "m").get("status", {}).get(key)
+
+    def lead_to(version: str) -> None:
+        patch = {"spec": {"template": {"metadata": {"annotations": {VERSION_ANNOTATION: version}}}}}
+        api.patch_namespaced_custom_object(*where, "m", patch)
+
+    until(lambda: status("phase") == "Healthy", "version 1 is not healthy")
+    lead_to("2")
+    until(lambda: status("phase") == "Paused", "no canary of version 2")
+    assert look() == []
+    api.patch_namespaced_custom_object_status(*where, "m", {"status": {"abort": True}})
+    until(lambda: status("phase") == "Degraded", "not aborted")
+    until(look, "the aborted canary is not seen", 20)
+    assert [(one.use_case, one.version) for one in seen] == [("m", 2)]
+    assert "aborted" in seen[0].reason
+    assert look() == seen, "asked once in this process"
+    lead_to("1")
+    until(lambda: status("phase") == "Healthy", "it does not go back")
+    assert look() == seen
+    assert done == set()
+    api.delete_namespaced_custom_object(*where, "m")
+
+
+def sleeping_rollout(image: str) -> dict[str, Any]:
+    """Return a Rollout of release 1 that stops after its first step."""
+    labels = {"app": "m"}
+    container = {"name": "c", "image": image, "command": ["python3", "-c", "import time; time.sleep(3600)"]}
+    template = {
+        "metadata": {"labels": labels, "annotations": {VERSION_ANNOTATION: "1"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "Rollout",
+        "metadata": {"name": "m", "labels": {USE_CASE_LABEL: "m"}},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "strategy": {"canary": {"steps": [{"setWeight": 50}, {"pause": {}}]}},
+            "template": template,
+        },
+    }
 
 
 @pytest.fixture
