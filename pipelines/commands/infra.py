@@ -1,6 +1,7 @@
 """`driftline infra`: pin and check the tree that the clusters follow."""
 
 import json
+import logging
 from pathlib import Path
 
 import click
@@ -41,6 +42,7 @@ def lock_command(root: Path, images: Path | None, upgrade: bool) -> int:
     from pipelines.image_lock import read_image_lock
     from pipelines.infra.lock import update_lock
 
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # who does not answer is reported once, below
     built = read_image_lock(images) if images else {}
     failed = update_lock(root, built=built, upgrade=upgrade, notify=click.echo)
     for error in failed:

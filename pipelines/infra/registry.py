@@ -68,7 +68,7 @@ def chart_sha256(source: ChartSource) -> str:
 
 
 def _manifest_digest(registry: str, path: str, tag: str) -> str:
-    url = f"{_address(registry)}/v2/{path}/manifests/{tag}"
+    url = manifest_url(registry, path, tag)
     headers = {"Accept": MANIFESTS}
     answer = _request("HEAD", url, headers)
     if answer.status == UNAUTHORIZED:
@@ -111,12 +111,14 @@ def _token(challenge: str, registry: str) -> str:
         raise RegistryFailed(f"{registry} gave no token", measured=f"HTTP {answer.status}") from error
 
 
-def _address(registry: str) -> str:
-    """Return the API's address. Docker's own registry has two names; one on this machine needs no TLS."""
+def manifest_url(registry: str, path: str, tag: str) -> str:
+    """Return where a tag's manifest is read. Docker's own registry has two names, and one for what has no owner; a
+    registry on this machine needs no TLS."""
     if registry == "docker.io":
-        return "https://registry-1.docker.io"
-    host = urlsplit(f"//{registry}").hostname
-    return f"http://{registry}" if host in ("localhost", "127.0.0.1") else f"https://{registry}"
+        owned = path if "/" in path else f"library/{path}"
+        return f"https://registry-1.docker.io/v2/{owned}/manifests/{tag}"
+    scheme = "http" if urlsplit(f"//{registry}").hostname in ("localhost", "127.0.0.1") else "https"
+    return f"{scheme}://{registry}/v2/{path}/manifests/{tag}"
 
 
 def _request(method: str, url: str, headers: dict[str, str], fields: dict[str, str] | None = None) -> Any:
@@ -125,7 +127,7 @@ def _request(method: str, url: str, headers: dict[str, str], fields: dict[str, s
     except urllib3.exceptions.HTTPError as error:
         raise RegistryUnreachable(
             f"{urlsplit(url).netloc} does not answer",
-            measured=str(error),
+            measured=str(getattr(error, "reason", error)),
             next_step="run `driftline infra lock` where it can be reached",
         ) from error
 

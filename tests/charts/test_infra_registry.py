@@ -30,7 +30,7 @@ from components.core.errors import RegistryFailed, RegistryUnreachable
 from pipelines.infra.lock import update_lock
 from pipelines.infra.model import ChartSource
 from pipelines.infra.read import read_lock
-from pipelines.infra.registry import chart_sha256, image_digest
+from pipelines.infra.registry import chart_sha256, image_digest, manifest_url
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -131,6 +131,20 @@ def test_a_tag_that_is_not_there_and_a_registry_that_does_not_answer(registry: s
     assert not isinstance(refused.value, RegistryUnreachable)
     with pytest.raises(RegistryUnreachable, match=r"does not answer.*driftline infra lock"):
         image_digest(f"127.0.0.1:{free_port()}/team/one:1.0")
+
+
+@pytest.mark.parametrize(
+    ("registry_name", "path", "url"),
+    [
+        ("docker.io", "alpine", "https://registry-1.docker.io/v2/library/alpine/manifests/3.23"),
+        ("docker.io", "valkey/valkey", "https://registry-1.docker.io/v2/valkey/valkey/manifests/3.23"),
+        ("quay.io", "argoproj/argoexec", "https://quay.io/v2/argoproj/argoexec/manifests/3.23"),
+        ("localhost:5000", "team/one", "http://localhost:5000/v2/team/one/manifests/3.23"),
+        ("localhost.example.com", "team/one", "https://localhost.example.com/v2/team/one/manifests/3.23"),
+    ],
+)
+def test_where_a_manifest_is_read(registry_name: str, path: str, url: str) -> None:
+    assert manifest_url(registry_name, path, "3.23") == url
 
 
 # A registry that asks for tokens
