@@ -1,0 +1,268 @@
+"""The Roles of our charts on a real cluster: every call that is needed is allowed, every other one denied.
+
+A training runs on KFP as an account that has nothing but the Role of chart `pipelines`, under the admission rules for
+steps; the account that KFP's installation made is not touched.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from components.core.kfp_api import KfpApi
+from components.core.kfp_runs import ensure_experiment, state_of
+from components.core.ledger.champions import read_champion
+from components.core.ledger.engine import open_ledger
+from components.core.settings import Settings
+from pipelines.catalog import read_case
+from pipelines.cluster.runs import require_run
+from pipelines.cluster.upload import publish_version
+from pipelines.compile import compile_for_cluster
+from pipelines.definitions import applied_definitions
+from pipelines.image_lock import read_image_lock
+
+REPOSITORY = Path(__file__).parents[2]
+CHARTS = REPOSITORY / "charts"
+USE_CASE = "wind"
+RUN_SECONDS = 1800
+ENDED = {"succeeded", "failed", "skipped", "canceled"}
+ARTIFACTS = "mlpipeline-minio-artifact"
+RIGHTS = "rbac.authorization.k8s.io"
+
+pytestmark = [
+    pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="needs a cluster: set KUBECONFIG"),
+    pytest.mark.timeout(3600),
+]
+
+# verb, resource, name; in the namespace of pipelines.
+RUNNER_NEEDS = [
+    ("get", "pods", ""),
+    ("get", "configmaps", "kfp-launcher"),
+    ("get", "secrets", ARTIFACTS),
+    ("create", "workflowtaskresults.argoproj.io", ""),
+    ("patch", "workflowtaskresults.argoproj.io", ""),
+]
+RUNNER_LACKS = [
+    ("get", "secrets", "driftline"),
+    ("get", "secrets", "driftline-git-write"),
+    ("list", "secrets", ""),
+    ("get", "configmaps", "driftline"),
+    ("list", "configmaps", ""),
+    ("update", "configmaps", "kfp-launcher"),
+    ("list", "pods", ""),
+    ("create", "pods", ""),
+    ("delete", "pods", ""),
+    ("create", "pods/exec", ""),
+    ("get", "pods/log", ""),
+    ("create", "services", ""),
+    ("create", "persistentvolumeclaims", ""),
+    ("create", "deployments.apps", ""),
+    ("create", "jobs.batch", ""),
+    ("create", "workflows.argoproj.io", ""),
+    ("patch", "workflows.argoproj.io", ""),
+    ("create", "scheduledworkflows.kubeflow.org", ""),
+    ("create", "pipelineversions.pipelines.kubeflow.org", ""),
+    ("create", "serviceaccounts/token", "pipeline-runner"),
+    ("create", f"rolebindings.{RIGHTS}", ""),
+    ("impersonate", "serviceaccounts", ""),
+]
+CONTROLLER_NEEDS = [
+    ("own", "create", "leases.coordination.k8s.io", ""),
+    ("own", "get", "leases.coordination.k8s.io", "driftline-controller"),
+    ("own", "update", "leases.coordination.k8s.io", "driftline-controller"),
+    ("pipelines", "list", "configmaps", ""),
+    ("serving", "list", "rollouts.argoproj.io", ""),
+]
+CONTROLLER_LACKS = [
+    ("own", "update", "leases.coordination.k8s.io", "other"),
+    ("own", "delete", "leases.coordination.k8s.io", "driftline-controller"),
+    ("own", "list", "configmaps", ""),
+    *((space, verb, "secrets", "") for space in ("own", "pipelines", "serving") for verb in ("get", "list")),
+    *((space, "create", "pods", "") for space in ("own", "pipelines", "serving")),
+    ("pipelines", "get", "configmaps", ""),
+    ("pipelines", "update", "configmaps", ""),
+    ("pipelines", "create", "workflows.argoproj.io", ""),
+    ("serving", "patch", "rollouts.argoproj.io", ""),
+    ("serving", "list", "configmaps", ""),
+    ("own", "create", f"rolebindings.{RIGHTS}", ""),
+]
+
+
+def kubectl(*arguments: str, objects: list[dict[str, Any]] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run kubectl; `objects` are its standard input."""
+    text = yaml.safe_dump_all(objects) if objects else None
+    return subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, check=False)
+
+
+def may(account: str, namespace: str, verb: str, resource: str, name: str) -> bool:
+    """Ask the API server as a service account. An unknown resource is an error, not a no."""
+    words = ["auth", "can-i", verb, f"{resource}/{name}" if name else resource, "-n", namespace, "--as", account]
+    if "/" in resource:
+        kind, _, part = resource.partition("/")
+        words = ["auth", "can-i", verb, f"{kind}/{name}" if name else kind, f"--subresource={part}"]
+        words += ["-n", namespace, "--as", account]
+    done = kubectl(*words)
+    assert done.stdout.strip() in {"yes", "no"}, done.stderr
+    assert "the server doesn't have a resource type" not in done.stderr, done.stderr
+    return done.stdout.strip() == "yes"
+
+
+@pytest.fixture(scope="module")
+def helm() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("helm_engine", REPOSITORY / "tests/charts/helm_engine.py")
+    assert spec is not None
+    assert spec.loader is not None
+    engine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(engine)
+    if not engine.is_installed():
+        pytest.skip("needs helm-python-sdk or a helm program")
+    return engine
+
+
+def rendered(helm: ModuleType, chart: str, values: dict[str, Any], *, name: str, namespace: str) -> list[Any]:
+    """Return accounts, Roles and bindings of a chart."""
+    image = {"repository": "registry.example.com/driftline-cpu", "digest": f"sha256:{'0' * 64}"}
+    files = helm.render(CHARTS / chart, {"image": image} | values, name=name, namespace=namespace)
+    manifests = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
+    objects = [document for text in manifests for document in yaml.safe_load_all(text) if document]
+    return [one for one in objects if one["kind"] in {"ServiceAccount", "Role", "RoleBinding"}]
+
+
+def apply(objects: list[Any], namespace: str) -> None:
+    done = kubectl("create", "-n", namespace, "-f-", objects=objects)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def runner(helm: ModuleType, namespace: str) -> Iterator[str]:
+    """Yield the name of an account in the namespace of pipelines that has the Role of the chart, under its own name."""
+    name = f"runner-{uuid.uuid4().hex[:8]}"
+    values = {
+        "runner": {"name": name, "secrets": [ARTIFACTS]},
+        "schedules": {"account": f"{name}-schedules"},
+        "networkPolicy": {"enabled": False},
+    }
+    objects = rendered(helm, "pipelines", values, name=name, namespace=namespace)
+    try:
+        apply(objects, namespace)
+        yield name
+    finally:
+        kubectl("delete", "-n", namespace, "--ignore-not-found", "-f-", objects=objects)
+
+
+def test_the_account_of_pipelines_may_do_what_kfp_needs_and_no_more(runner: str, namespace: str) -> None:
+    account = f"system:serviceaccount:{namespace}:{runner}"
+    assert [right for right in RUNNER_NEEDS if not may(account, namespace, *right)] == []
+    assert [right for right in RUNNER_LACKS if may(account, namespace, *right)] == []
+    assert not may(account, "kube-system", "get", "pods", "")
+    # Not only what the API server says of it: real calls.
+    assert kubectl("get", "secret", ARTIFACTS, "-n", namespace, "--as", account).returncode == 0
+    denied = kubectl("get", "secrets", "-n", namespace, "--as", account)
+    assert "Forbidden" in denied.stderr, denied.stderr
+
+
+def test_the_account_of_schedules_may_do_nothing_in_kubernetes(runner: str, namespace: str) -> None:
+    account = f"system:serviceaccount:{namespace}:{runner}-schedules"
+    assert [right for right in [*RUNNER_NEEDS, *RUNNER_LACKS] if may(account, namespace, *right)] == []
+
+
+def test_the_controller_may_lead_read_schedules_and_see_rollouts(helm: ModuleType) -> None:
+    mark = uuid.uuid4().hex[:8]
+    spaces = {part: f"roles-{mark}-{part}" for part in ("own", "pipelines", "serving")}
+    watched = {"schedulesNamespace": spaces["pipelines"], "servingNamespaces": [spaces["serving"]]}
+    objects = rendered(helm, "drift-monitor", {"controller": watched}, name="monitor", namespace=spaces["own"])
+    for manifest in objects:
+        manifest["metadata"].setdefault("namespace", spaces["own"])
+    try:
+        for space in spaces.values():
+            assert kubectl("create", "namespace", space).returncode == 0
+        done = kubectl("create", "-f-", objects=objects)
+        assert done.returncode == 0, done.stderr
+        account = f"system:serviceaccount:{spaces['own']}:monitor-drift-monitor"
+        assert [right for right in CONTROLLER_NEEDS if not may(account, spaces[right[0]], *right[1:])] == []
+        assert [right for right in CONTROLLER_LACKS if may(account, spaces[right[0]], *right[1:])] == []
+    finally:
+        kubectl("delete", "namespace", "--wait=false", *spaces.values())
+
+
+@pytest.fixture
+def rules_for_run(runner: str, namespace: str) -> Iterator[str]:
+    """Put the rules on Workflows and steps over one run alone, which is yet to be made; yield its id."""
+    run_id = str(uuid.uuid4())
+    done = kubectl("kustomize", str(REPOSITORY / "infra/policies/admission"))
+    assert done.returncode == 0, done.stderr
+    made = []
+    for manifest in yaml.safe_load_all(done.stdout):
+        metadata = manifest["metadata"]
+        if manifest["kind"] == "ConfigMap":
+            metadata |= {"namespace": namespace, "name": f"policies-{run_id}"}
+            manifest["data"]["workflowServiceAccounts"] = runner
+        elif metadata["name"].startswith("driftline-workflow-"):
+            metadata["name"] += f"-{run_id}"
+            if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
+                spec = manifest["spec"]
+                spec["policyName"] += f"-{run_id}"
+                spec["paramRef"] |= {"name": f"policies-{run_id}", "namespace": namespace}
+                spec["matchResources"] = {"objectSelector": {"matchLabels": {"pipeline/runid": run_id}}}
+        else:
+            continue
+        made.append(manifest)
+    try:
+        apply(made, namespace)
+        labels = {"pipeline/runid": run_id, "workflows.argoproj.io/workflow": "any"}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "foreign", "labels": labels},
+            "spec": {"serviceAccountName": "default", "containers": [{"name": "main", "image": "any"}]},
+        }
+        deadline = time.monotonic() + 60
+        while (
+            "may not run as default"
+            not in kubectl("create", "--dry-run=server", "-n", namespace, "-f-", objects=[pod]).stderr
+        ):
+            assert time.monotonic() < deadline, "the rules do not act after a minute"
+            time.sleep(0.5)
+        yield run_id
+    finally:
+        kubectl("delete", "--wait=false", "-n", namespace, "-f-", objects=made)
+
+
+def test_a_training_succeeds_with_these_rights_and_under_these_rules(
+    cluster: Settings, runner: str, namespace: str, rules_for_run: str, images: Path
+) -> None:
+    run_id, api = rules_for_run, KfpApi(cluster)
+    case, lock = read_case(cluster.feature_repo, USE_CASE), read_image_lock(images)
+    ir = compile_for_cluster(case, "training", applied_definitions(cluster, USE_CASE), lock)
+    version = publish_version(api, ir)
+    body = {
+        "run_id": run_id,
+        "display_name": f"{USE_CASE} training as {runner}",
+        "experiment_id": ensure_experiment(api, USE_CASE, case.use_case.title),
+        "pipeline_version_reference": {
+            "pipeline_id": version.pipeline_id,
+            "pipeline_version_id": version.version_id,
+        },
+        "service_account": runner,
+    }
+    api.call("start the run", api.runs.run_service_create_run, body)
+    seen: set[str] = set()
+    deadline = time.monotonic() + RUN_SECONDS
+    while (state := state_of(require_run(api, run_id))) not in ENDED:
+        assert time.monotonic() < deadline, f"{run_id} is {state} after {RUN_SECONDS} s"
+        done = kubectl("get", "pods", "-n", namespace, "-l", f"pipeline/runid={run_id}", "-o", "json")
+        seen |= {pod["spec"]["serviceAccountName"] for pod in json.loads(done.stdout or '{"items": []}')["items"]}
+        time.sleep(2)
+    assert state == "succeeded", f"see `driftline why {run_id}`"
+    assert seen == {runner}
+    champion = read_champion(open_ledger(cluster.ledger_url), USE_CASE)
+    assert champion is not None
