@@ -13,7 +13,7 @@ from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import ENDED, State, read_run, state_of
 from components.core.kfp_steps import ClusterStep
 from components.core.ledger.engine import open_ledger
-from components.core.ledger.runs import RunState
+from components.core.ledger.runs import Run, RunState
 from components.core.settings import Settings
 from components.retrain.settle import settle
 
@@ -64,7 +64,8 @@ def describe_run(api: KfpApi, ledger: sa.Engine | None, run: Any, pipelines: dic
     """Join a run with its outcome; an end that no step could record is brought into the ledger first."""
     known = settle(api, ledger, run) if ledger is not None else None
     reference = run.pipeline_version_reference
-    state = state_of(run)
+    # Where several Workflows report into one record, it may show the end of one that did not claim the run.
+    state: State = "running" if state_of(run) in ENDED and is_running(known) else state_of(run)
     return ClusterRun(
         id=run.run_id,
         title=run.display_name or "",
@@ -76,6 +77,11 @@ def describe_run(api: KfpApi, ledger: sa.Engine | None, run: Any, pipelines: dic
         created_at=run.created_at,
         finished_at=run.finished_at if state in ENDED else None,
     )
+
+
+def is_running(known: Run | None) -> bool:
+    """Return whether the ledger, once settled, says that the Workflow which claimed a run is still at it."""
+    return known is not None and known.state == "running"
 
 
 def list_cluster_runs(

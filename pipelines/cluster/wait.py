@@ -29,11 +29,13 @@ def wait_for_end(
     timeout_seconds: float,
     notify: Callable[[ClusterStep], None],
     warn: Callable[[str], None],
+    goes_on: Callable[[Any], bool] = lambda _run: False,
 ) -> Any:
     """Return a run as the API gives it once it has ended: succeeded, failed, canceled or skipped.
 
-    `notify` is told each step that starts or ends, `warn` why one cannot start. `timeout_seconds` 0 is no limit. Raises
-    ClusterError when the time is over (the run goes on), ClusterUnreachable when the API stays silent, NotOnCluster.
+    `notify` is told each step that starts or ends, `warn` why one cannot start; `goes_on` is asked in the end whether
+    another Workflow of the run is still at it. `timeout_seconds` 0 is no limit. Raises ClusterError when the time is
+    over (the run goes on), ClusterUnreachable when the API stays silent, NotOnCluster.
     """
     started = time.monotonic()
     seen: dict[str, State] = {}
@@ -51,7 +53,7 @@ def wait_for_end(
             notify(step)
             changed_at = time.monotonic()
         seen |= {step.name: step.state for step in steps}
-        if state_of(run) in ENDED:
+        if state_of(run) in ENDED and not goes_on(run):
             return run
         if time.monotonic() - changed_at > STUCK_SECONDS:
             for line in waiting_pods(api.settings, run_id):

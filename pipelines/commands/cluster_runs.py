@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 def wait_and_show(settings: Settings, run_id: str, *, timeout_seconds: float, as_json: bool) -> int:
     """Wait for a run with a line for each step, print what came of it, and return the exit code."""
     from components.core.kfp_api import KfpApi
+    from components.retrain.settle import settle
     from pipelines.cluster.report import exit_code, step_line
+    from pipelines.cluster.runs import is_running
     from pipelines.cluster.wait import wait_for_end
 
-    api = KfpApi(settings)
+    api, ledger = KfpApi(settings), _ledger(settings)
     run = wait_for_end(
         api,
         run_id,
         timeout_seconds=timeout_seconds,
         notify=lambda step: click.echo(step_line(step), err=True),
         warn=lambda line: click.secho(line, fg="yellow", err=True),
+        goes_on=lambda run: ledger is not None and is_running(settle(api, ledger, run)),
     )
     return exit_code(_show(settings, run, as_json=as_json))
 

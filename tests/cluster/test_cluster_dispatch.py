@@ -28,6 +28,7 @@ from components.core.ledger.requests import next_dispatch, note_started, read_re
 from components.core.ledger.runs import list_runs
 from components.core.settings import Settings, load_settings
 from components.retrain.dispatcher import ALONE, KfpDispatcher, start_open
+from pipelines.cluster.runs import describe_run, require_run
 from pipelines.cluster.upload import publish_version
 from pipelines.cluster.wait import wait_for_end
 from pipelines.compile import canonical_ir
@@ -295,6 +296,8 @@ def test_several_workflows_of_one_run_train_once_and_the_run_succeeds(
     while set(phases := [_phase(namespace, name) for name in workflows]) != {"Succeeded"}:
         assert not {"Failed", "Error"} & set(phases), phases
         assert start_open(ledger, dispatcher, model=model) == []
+        shown = describe_run(api, ledger, require_run(api, attempt.run_id), {})
+        assert not shown.ended or shown.outcome == "succeeded", shown
         assert time.monotonic() < deadline, phases
         time.sleep(1)
     assert start_open(ledger, dispatcher, model=model) == []
