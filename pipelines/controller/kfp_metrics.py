@@ -67,8 +67,9 @@ def run_samples(api: KfpApi, recurring: Iterable[Existing]) -> Iterator[Sample]:
 
 
 def period_samples(recurring: Iterable[Existing]) -> Iterator[Sample]:
-    """Yield the longest time between two ticks of each pipeline's enabled schedules."""
+    """Yield the longest time between two ticks of each pipeline's enabled schedules, and since when there is one."""
     longest: dict[tuple[str, str], float] = {}
+    since: dict[tuple[str, str], datetime] = {}
     for found in recurring:
         known = pipeline_of(found)
         if known is None or not found.enabled:
@@ -78,8 +79,11 @@ def period_samples(recurring: Iterable[Existing]) -> Iterator[Sample]:
         except ConfigError:
             continue  # made by an older release, with what this one would refuse
         longest[known] = min(seconds, longest.get(known, seconds))
+        since[known] = min(found.created_at, since.get(known, found.created_at))
     for (case, pipeline), seconds in sorted(longest.items()):
-        yield Sample("driftline_schedule_period_seconds", seconds, {"use_case": case, "pipeline": pipeline})
+        labels = {"use_case": case, "pipeline": pipeline}
+        yield Sample("driftline_schedule_period_seconds", seconds, labels)
+        yield Sample("driftline_schedule_since_timestamp_seconds", since[case, pipeline].timestamp(), labels)
 
 
 def pipeline_of(found: Existing) -> tuple[str, str] | None:
