@@ -8,7 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from components.core.errors import ClusterError, NotOnCluster
+from components.core.errors import ClusterError, ClusterUnreachable, NotOnCluster
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import ENDED, Version, read_run, require_version, state_of
 from components.core.ledger.dispatch import sweep
@@ -30,28 +30,39 @@ UNSETTLED = 200
 def dispatch(settings: Settings) -> None:
     """End in the ledger the runs that ended on KFP unseen, then start each open request that no run follows.
 
-    It does not wait for another dispatcher that is starting one: the next round sees what became of it. Raises what
-    `sweep` raises; a request that cannot be started holds up no other one.
+    It does not wait for another dispatcher that is starting one: the next round sees what became of it. A run or a
+    request that cannot be dealt with holds up no other one. Raises the first error of either at the end, LedgerError.
     """
     api, ledger = KfpApi(settings), open_ledger(settings.ledger_url)
-    settle_ended(api, ledger)
+    errors = settle_ended(api, ledger)
     dispatcher = KfpDispatcher(api, ledger, version=lambda model: training_version(api, model))
     for attempt in sweep(ledger, dispatcher, now=datetime.now(UTC), alone=ALONE):
         log.warning("%s: started attempt %d, run %s", attempt.model, attempt.attempt, attempt.run_id)
+    if errors:
+        raise errors[0]
 
 
-def settle_ended(api: KfpApi, ledger: sa.Engine) -> None:
+def settle_ended(api: KfpApi, ledger: sa.Engine) -> list[ClusterError]:
     """Bring into the ledger how runs ended whose last step could not do so: killed pods, cancelled runs.
 
-    Runs that KFP does not know are somebody else's, such as those of a laptop. Raises what `KfpApi.call` raises.
+    Runs that KFP does not know are somebody else's, such as those of a laptop. Returns what went wrong with single
+    runs. Raises LedgerError.
     """
+    errors: list[ClusterError] = []
     for known in list_runs(ledger, limit=UNSETTLED, state="running"):
         if not _is_uuid(known.id):
             continue
-        run = read_run(api, known.id)
-        if run is not None and state_of(run) in ENDED:
-            ended = settle(api, ledger, run)
-            log.warning("run %s of %s: %s", known.id, known.use_case, ended.state if ended else "unknown")
+        try:
+            run = read_run(api, known.id)
+            if run is not None and state_of(run) in ENDED:
+                ended = settle(api, ledger, run)
+                log.warning("run %s of %s: %s", known.id, known.use_case, ended.state if ended else "unknown")
+        except ClusterError as error:
+            log.error("run %s of %s: %s", known.id, known.use_case, error)
+            errors.append(error)
+            if isinstance(error, ClusterUnreachable):
+                break  # nor would it answer for the next one
+    return errors
 
 
 def training_version(api: KfpApi, model: str) -> Version:

@@ -435,6 +435,10 @@ def test_schedules_follow_git_and_each_request_starts_once(
     survivor = _leader(both)
     assert survivor is not leader
     assert survivor.metric("driftline_kfp_up") == 1
+    runs = {"use_case": model, "pipeline": "monitoring", "status": "running"}
+    assert survivor.metric("driftline_kfp_runs", **runs) == 0
+    year = survivor.metric("driftline_schedule_period_seconds", use_case=model, pipeline="monitoring")
+    assert year == 366 * 86_400
     until(
         lambda: survivor.metric("driftline_retraining_requests_open", use_case=model) == 1, "the request is not counted"
     )

@@ -14,7 +14,8 @@ from components.core.usecase import list_use_cases
 from pipelines.catalog import read_case
 from pipelines.compile import compile_for_cluster
 from pipelines.controller.dispatch import of_pipeline, trained_by
-from pipelines.controller.kfp_metrics import longest_gap_seconds, pipeline_of, split_name
+from pipelines.controller.exposition import Sample
+from pipelines.controller.kfp_metrics import longest_gap_seconds, period_samples, pipeline_of, split_name
 from pipelines.schedules.cron import fire_times, parse_cron
 from pipelines.schedules.model import Existing
 from pipelines.wiring import pipeline_name
@@ -107,3 +108,21 @@ def test_the_longest_gap_is_never_exceeded_and_is_met(fields: tuple[str, ...]) -
 )
 def test_the_longest_gap_by_hand(cron: str, seconds: int) -> None:
     assert longest_gap_seconds(cron) == seconds
+
+
+def test_a_pipelines_period_is_that_of_its_most_frequent_enabled_schedule() -> None:
+    later = recurring("b", "birds-scoring-2", cron="@hourly").model_copy(
+        update={"created_at": datetime(2026, 2, 1, tzinfo=UTC)}
+    )
+    some = [
+        recurring("a", "birds-scoring-1"),
+        later,
+        recurring("c", "birds-scoring-3", enabled=False, cron="* * * * * *"),
+        recurring("d", "birds-training-3", enabled=False),
+        recurring("e", "birds-monitoring-3", cron="five fields no more"),
+    ]
+    labels = {"use_case": "birds", "pipeline": "scoring"}
+    assert list(period_samples(some)) == [
+        Sample("driftline_schedule_period_seconds", 3600.0, labels),
+        Sample("driftline_schedule_since_timestamp_seconds", datetime(2026, 1, 1, tzinfo=UTC).timestamp(), labels),
+    ]

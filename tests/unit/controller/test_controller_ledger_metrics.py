@@ -1,5 +1,6 @@
 """What the ledger says in metrics, against plain counting of the same rows, on SQLite and PostgreSQL."""
 
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.core.bootstrap import Interval
-from components.core.errors import LedgerError
+from components.core.errors import ClusterUnreachable, LedgerError
 from components.core.evidence import ColumnDrift, DriftTest, Evidence, Performance, Window
 from components.core.ledger.holds import hold, release
 from components.core.ledger.proposals import Proposal, decide_once
@@ -23,8 +24,15 @@ from components.core.metric_registry import registry
 from components.core.settings import embedded_settings
 from components.core.verdict import Reason
 from pipelines.controller.exposition import Exposition, Histogram, Sample
+from pipelines.controller.kfp_metrics import look_at_kfp, period_samples
 from pipelines.controller.ledger_metrics import look_at_ledger, read_ledger
+from pipelines.controller.own_metrics import own_samples
+from pipelines.controller.releases import Reverts
+from pipelines.controller.rounds import Part, Rounds
 from pipelines.controller.run_metrics import AFTER_DATA_GATE, BOUNDS_SECONDS, WELL
+from pipelines.controller.schedules import schedule_samples
+from pipelines.schedules.model import Existing
+from pipelines.schedules.plan import Change
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 STATES = ("running", "succeeded", "failed", "refused", "superseded", "cancelled")
@@ -269,18 +277,34 @@ def test_holds_champions_promotions_and_releases(ledger: sa.Engine) -> None:
     assert release(ledger, "wells")
 
 
-def test_everything_that_the_ledger_gives_is_exported(ledger: sa.Engine) -> None:
-    """With a ledger that has seen everything, only what comes from elsewhere is missing."""
+def test_all_that_is_registered_is_exported(ledger: sa.Engine, ledger_url: str, tmp_path: Path) -> None:
+    """Of a ledger that has seen everything, and of the other sources; KFP's own are tested beside it."""
     test_holds_champions_promotions_and_releases(ledger)
     update = {"drift": drift(0.4, drifted=True), "prediction_drift": drift(0.1, drifted=False)}
     auc = Performance(metric="auc", window=Interval(estimate=1), champion=Interval(estimate=1), fell=None, message="")
     decide(ledger, evidence("birds", 1, version=3, performance=[auc], **update), "retrain", datetime.now(UTC))
     claim_run(ledger, "r2", "c", "training", "birds")
     finish_run(ledger, "r2", "succeeded")
-    exported = {sample.name for sample in read_ledger(ledger)}
-    elsewhere = {m.name for m in registry().exported_by("controller") if m.name not in exported}
-    prefixes = ("driftline_controller_", "driftline_kfp_", "driftline_schedule", "driftline_ledger_up")
-    assert {name for name in elsewhere if not name.startswith(prefixes)} <= {"driftline_reverts_opened_total"}
+    settings = embedded_settings(tmp_path, tmp_path).model_copy(
+        update={"ledger_url": ledger_url, "git_environment": "staging"}
+    )
+    exposition = Exposition()
+    rounds = Rounds([Part("ledger", 60, lambda: look_at_ledger(settings, exposition))], is_leader=lambda: True)
+    rounds.start()
+    deadline = time.monotonic() + 60
+    while not rounds.standings["ledger"].succeeded_at:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    rounds.stop(5)
+    exposition.put("controller", own_samples(rounds, leads=True))
+    exposition.put("rollouts", Reverts(settings, exposition).samples())
+    has = {"version": "birds-monitoring-1", "cron": "@daily"}
+    known = Existing(id="i", name="n", enabled=True, created_at=T0, digest="d", has=has)
+    exposition.put("periods", period_samples([known]))
+    exposition.put("schedules", schedule_samples([Change(name="n", action="undeclared", current=known)], []))
+    exported = {sample.name for sample in exposition.samples()}
+    of_kfp = {"driftline_kfp_up", "driftline_kfp_runs"}
+    assert {metric.name for metric in registry().exported_by("controller")} - exported == of_kfp
 
 
 def test_a_ledger_out_of_reach_says_only_that(tmp_path: Path) -> None:
@@ -289,3 +313,14 @@ def test_a_ledger_out_of_reach_says_only_that(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="does not exist yet"):
         look_at_ledger(embedded_settings(tmp_path, tmp_path), exposition)
     assert exposition.samples() == [Sample("driftline_ledger_up", 0)]
+
+
+def test_a_kfp_out_of_reach_says_only_that(tmp_path: Path) -> None:
+    """What it says otherwise is in tests/cluster."""
+    exposition = Exposition()
+    old = {"use_case": "birds", "pipeline": "training", "status": "running"}
+    exposition.put("kfp", [Sample("driftline_kfp_runs", 1, old)])
+    settings = embedded_settings(tmp_path, tmp_path).model_copy(update={"kfp_host": "http://127.0.0.1:9"})
+    with pytest.raises(ClusterUnreachable):
+        look_at_kfp(settings, exposition)
+    assert exposition.samples() == [Sample("driftline_kfp_up", 0)]
