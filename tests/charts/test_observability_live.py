@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "charts/observability/rules").glob("*.yaml"))
+DASHBOARDS = sorted((ROOT / "charts/observability/dashboards").glob("*.json"))
 SCRAPED = {"__name__", "job", "instance"}
 
 
@@ -238,3 +239,22 @@ def test_one_lookup_in_three_is_stale_and_one_missing(prometheus: Prometheus) ->
 def test_alerts_wait_for_what_is_wrong_here_and_for_nothing_else(prometheus: Prometheus) -> None:
     waiting = {alert["labels"]["alertname"] for alert in prometheus.ask("alerts")["alerts"]}
     assert waiting == {"PipelineFailing", "FeatureStale", "FeatureMissing", "ModelUnsigned"}
+
+
+@pytest.mark.parametrize(
+    ("board", "answered"), [("serving", 14), ("features", 5), ("drift", 3), ("pipelines", 4), ("overview", 6)]
+)
+def test_dashboards_can_be_drawn(prometheus: Prometheus, board: str, answered: int) -> None:
+    """Each query is one that Prometheus answers, and those about what runs here have something to show."""
+    [path] = [path for path in DASHBOARDS if path.stem == board]
+    content = json.loads(path.read_text())
+    notes = [note["expr"] for note in content["annotations"]["list"]]
+    drawn = {}
+    for panel in content["panels"]:
+        for target in panel["targets"]:
+            query = target["expr"].replace("$use_case", ".*").replace("$__rate_interval", "10s")
+            drawn.setdefault(panel["title"], []).extend(prometheus.ask("query", query=query)["result"])
+    for query in notes:
+        prometheus.ask("query", query=query.replace("$use_case", ".*"))
+    shown = [title for title, result in drawn.items() if result]
+    assert len(shown) >= answered, f"{shown} of {list(drawn)}"
