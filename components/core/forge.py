@@ -110,15 +110,19 @@ def _call(settings: Settings, method: str, path: str, given: dict[str, Any] | No
     if settings.git_token is not None and settings.git_token.is_file():
         headers["Authorization"] = f"token {settings.git_token.read_text(encoding='utf-8').strip()}"
     try:
-        answer = urllib3.request(
-            method,
-            f"{settings.forge_url}/repos/{owner}/{name}/{path}",
-            body=None if given is None else json.dumps(given).encode(),
-            headers=headers,
-            timeout=TIMEOUT_SECONDS,
-            # A POST whose answer got lost is found by the next call, not repeated blindly.
-            retries=urllib3.Retry(3, backoff_factor=0.5, allowed_methods=["GET"], redirect=0, raise_on_redirect=False),
-        )
+        # A pool of its own: steps are forked, and two processes must not share a connection.
+        with urllib3.PoolManager() as pool:
+            answer = pool.request(
+                method,
+                f"{settings.forge_url}/repos/{owner}/{name}/{path}",
+                body=None if given is None else json.dumps(given).encode(),
+                headers=headers,
+                timeout=TIMEOUT_SECONDS,
+                # A POST whose answer got lost is found by the next call, not repeated blindly.
+                retries=urllib3.Retry(
+                    3, backoff_factor=0.5, allowed_methods=["GET"], redirect=0, raise_on_redirect=False
+                ),
+            )
     except urllib3.exceptions.HTTPError as error:
         raise GitFailed(
             "the forge does not answer",

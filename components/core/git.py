@@ -1,7 +1,8 @@
 """The repository of releases, through the git command: a bare clone, read and written without a work tree.
 
-A clone holds commits and trees; files are fetched when they are read. Its history is whole, since it says what was
-released before. Nothing is ever forced: a push succeeds only if the branch is still where the commit was made on.
+A clone holds commits, trees and small files; others are fetched when they are read. Its history is whole, since it
+says what was released before. Nothing is ever forced: a push succeeds only if the branch is still where the commit was
+made on.
 """
 
 import base64
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ from components.core.settings import Settings
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 120
+SMALL = "--filter=blob:limit=20k"
+"""Releases are small, compiled pipelines are not; a server that cannot filter sends everything."""
 PATIENCE = (0.5, 1.0, 2.0)
 """Seconds between attempts to reach a remote that does not answer."""
 
@@ -84,7 +87,7 @@ def fetch(made: Clone, branch: str = "") -> str:
     for pause in (*PATIENCE, None):
         done = _git(
             made,
-            *("fetch", "--quiet", "--no-tags", "--filter=blob:none", "--no-write-fetch-head"),
+            *("fetch", "--quiet", "--no-tags", SMALL, "--no-write-fetch-head"),
             *("origin", f"+refs/heads/{name}:refs/remotes/origin/{name}"),
         )
         if done.returncode == 0:
@@ -99,17 +102,17 @@ def remote_head(made: Clone, branch: str = "") -> str:
     for pause in (*PATIENCE, None):
         done = _git(made, "ls-remote", "origin", reference)
         if done.returncode == 0:
-            found = [line.split("\t") for line in done.stdout.splitlines()]
+            found = [line.split("\t") for line in done.stdout.decode().splitlines()]
             return next((commit for commit, name in found if name == reference), "")
         _wait(made, done, pause)
     raise AssertionError
 
 
-def _wait(made: Clone, done: "subprocess.CompletedProcess[str]", pause: float | None) -> None:
+def _wait(made: Clone, done: "subprocess.CompletedProcess[bytes]", pause: float | None) -> None:
     """Wait before the next attempt; after the last one raise GitFailed."""
     if pause is None:
         raise _failed(f"{made.url} cannot be read", done)
-    log.info("%s does not answer, again in %.1f s: %s", made.url, pause, done.stderr.strip()[-200:])
+    log.info("%s does not answer, again in %.1f s: %s", made.url, pause, done.stderr[-200:])
     time.sleep(pause)
 
 
@@ -118,6 +121,23 @@ def read_text(made: Clone, commit: str, path: PurePosixPath) -> str | None:
     if not run(made, "ls-tree", commit, "--", str(path)).strip():
         return None
     return run(made, "cat-file", "blob", f"{commit}:{path}")
+
+
+def read_texts(made: Clone, commits: Sequence[str], path: PurePosixPath) -> list[str | None]:
+    """Return a file as each of some commits has it, by one call (format: git-cat-file(1), `--batch`)."""
+    done = _git(made, "cat-file", "--batch", given="".join(f"{commit}:{path}\n" for commit in commits))
+    if done.returncode:
+        raise _failed("git cat-file failed", done)
+    rest, texts = done.stdout, list[str | None]()
+    for _ in commits:
+        header, _, rest = rest.partition(b"\n")
+        size = header.rpartition(b" ")[2]
+        if not size.isdigit():
+            texts.append(None)  # missing
+            continue
+        texts.append(rest[: int(size)].decode("utf-8", "replace"))
+        rest = rest[int(size) + 1 :]
+    return texts
 
 
 def history(made: Clone, commit: str, path: PurePosixPath) -> list[str]:
@@ -189,12 +209,12 @@ def run(made: Clone, *words: str, given: str | None = None, extra: Mapping[str, 
     done = _git(made, *words, given=given, extra=extra)
     if done.returncode:
         raise _failed(f"git {words[0]} failed", done)
-    return done.stdout
+    return done.stdout.decode("utf-8", "replace")
 
 
 def _git(
     made: Clone, *words: str, given: str | None = None, extra: Mapping[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
+) -> "subprocess.CompletedProcess[bytes]":
     program = shutil.which("git")
     if program is None:
         raise GitFailed("releases are committed with git, which is not installed", next_step="install git")
@@ -203,10 +223,8 @@ def _git(
             [program, *words],
             cwd=made.folder,
             env={**os.environ, **made.environment, **(extra or {})},
-            input=given or "",
+            input=(given or "").encode(),
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             check=False,
             timeout=TIMEOUT_SECONDS,
         )
@@ -214,8 +232,8 @@ def _git(
         raise GitFailed(f"git {words[0]} does not end", measured=f"{TIMEOUT_SECONDS} s", allowed=made.url) from error
 
 
-def _failed(what: str, done: "subprocess.CompletedProcess[str]") -> GitFailed:
-    said = " ".join(f"{done.stderr} {done.stdout}".split())[-500:]
+def _failed(what: str, done: "subprocess.CompletedProcess[bytes]") -> GitFailed:
+    said = " ".join((done.stderr + b" " + done.stdout).decode("utf-8", "replace").split())[-500:]
     return GitFailed(
         what,
         measured=said or f"exit code {done.returncode}",

@@ -5,10 +5,11 @@ Each commit of ours says what it is in trailers, so that the history alone tells
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from components.core.errors import ConfigError, GitFailed
-from components.core.git import Clone, history, messages, read_text
+from components.core.git import Clone, history, messages, read_text, read_texts
 from components.core.ledger.serving import Seen
 from components.core.release import ENVIRONMENTS, Release, parse_release, release_path
 from components.core.settings import Settings
@@ -46,15 +47,33 @@ def require_head(made: Clone, head: str) -> str:
 def look(made: Clone, head: str, use_case: str, environment: str) -> Seen:
     """Return what a branch says at a commit. Raises ConfigError for a file that is no release of this use case."""
     path = release_path(use_case, environment)
-    changes = history(made, head, path)
+    named = names(made, head, use_case, environment)
     return Seen(
         use_case=use_case,
         environment=environment,
         release=release_at(made, head, path, use_case),
-        commit=changes[0] if changes else head,
+        commit=named[0][0] if named else head,
         head=head,
-        released=frozenset(released(made, head, use_case, environment)),
+        # A merge that squashes may lose our trailers, a hand-made commit never had them: the contents count as well.
+        released={
+            **{release.run_id: release.model_version for _, release in named if release is not None},
+            **said_released(made, head, use_case, environment),
+        },
     )
+
+
+def names(made: Clone, head: str, use_case: str, environment: str) -> list[tuple[str, Release | None]]:
+    """Return each commit that changed a release and what it names since, newest first; nonsense names nothing."""
+    path = release_path(use_case, environment)
+    commits = history(made, head, path)
+    found: list[tuple[str, Release | None]] = []
+    for commit, text in zip(commits, read_texts(made, commits, path), strict=True):
+        release = None
+        if text is not None:
+            with suppress(ConfigError):
+                release = parse_release(text, commit, use_case=use_case)
+        found.append((commit, release))
+    return found
 
 
 def release_at(made: Clone, commit: str, path: PurePosixPath, use_case: str) -> Release | None:
@@ -63,14 +82,14 @@ def release_at(made: Clone, commit: str, path: PurePosixPath, use_case: str) -> 
     return None if text is None else parse_release(text, f"{path} at {commit[:12]}", use_case=use_case)
 
 
-def released(made: Clone, head: str, use_case: str, environment: str) -> dict[int, str]:
-    """Return each version that the history of a branch released, with the newest commit that did."""
-    found: dict[int, str] = {}
-    for commit, message in messages(made, head, f"{USE_CASE}: {use_case}"):
+def said_released(made: Clone, head: str, use_case: str, environment: str) -> dict[str, int]:
+    """Return run and version of each release that a message in the history of a branch tells."""
+    found: dict[str, int] = {}
+    for _, message in messages(made, head, f"{USE_CASE}: {use_case}"):
         for group in trailers(message):
             mine = group.get(USE_CASE) == use_case and group.get(ENVIRONMENT) == environment
-            if mine and group.get(VERSION, "").isdecimal():
-                found.setdefault(int(group[VERSION]), commit)
+            if mine and RUN in group and group.get(VERSION, "").isdecimal():
+                found[group[RUN]] = int(group[VERSION])
     return found
 
 

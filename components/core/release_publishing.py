@@ -64,7 +64,7 @@ def publish_champion(settings: Settings, use_case: str) -> Published:
             if seen.release == kept.release:
                 _observe(settings, made, head, use_case)
                 return Published(**known, state="unchanged", commit=seen.commit)
-            if version in seen.released:
+            if kept.release.run_id in seen.released:
                 log.warning("%s: version %s was released and taken back, it is not released again", use_case, version)
                 return Published(**known, state="taken back", commit=seen.commit)
             commit = make_commit(

@@ -34,7 +34,7 @@ def propose_release(settings: Settings, use_case: str, source: str, target: str)
         known = {"use_case": use_case, "environment": target, "version": version, "replaced": served.version}
         if served.release == offered.release:
             return Change(**known, state="unchanged", commit=served.commit)
-        if version in served.released and served.version != version:
+        if offered.release.run_id in served.released and served.version != version:
             raise GateRefused(
                 f"version {version} of {use_case} was released to {target} before and taken back",
                 measured=f"{target} serves version {served.version}",

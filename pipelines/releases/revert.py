@@ -1,10 +1,10 @@
 """Taking a release back: what `git revert` does, as one signed commit or as a branch that waits for a yes."""
 
-from components.core.errors import ConfigError, DataError, GitFailed
-from components.core.git import Clone, clone, fetch, history, make_commit, push, read_text
+from components.core.errors import DataError, GitFailed
+from components.core.git import Clone, clone, fetch, make_commit, push, read_text
 from components.core.git_signing import committer
 from components.core.release import release_path
-from components.core.release_branch import known_environment, look, release_at, require_head, revert_message
+from components.core.release_branch import known_environment, look, names, require_head, revert_message
 from components.core.settings import Settings
 from pipelines.releases.branches import ATTEMPTS, Change, ask, push_branch
 
@@ -76,9 +76,8 @@ def _earlier(
 
     Without `to` that is what was released before the current version first was: what came in between was taken back.
     """
-    path = release_path(use_case, environment)
-    commits = history(made, head, path)
-    versions = [_version_at(made, commit, use_case, environment) for commit in commits]
+    named = names(made, head, use_case, environment)
+    versions = [release.model_version if release else None for _, release in named]
     if to is None:
         first = max(n for n, version in enumerate(versions) if version == current)
         candidates = [n for n, version in enumerate(versions) if n > first and version is not None]
@@ -92,16 +91,5 @@ def _earlier(
             next_step="remove the use case from infra/ to stop serving it" if to is None else "driftline release show",
         )
     found = candidates[0]
-    version = versions[found]
-    if version is None:
-        raise AssertionError
-    return commits[found], version, commits[:found]
-
-
-def _version_at(made: Clone, commit: str, use_case: str, environment: str) -> int | None:
-    """Return the version that a commit names; nonsense of the past names none."""
-    try:
-        found = release_at(made, commit, release_path(use_case, environment), use_case)
-    except ConfigError:
-        return None
-    return found.model_version if found else None
+    commits = [commit for commit, _ in named]
+    return commits[found], versions[found] or 0, commits[:found]

@@ -56,5 +56,9 @@ def show_releases(settings: Settings, use_case: str) -> list[Shown]:
                 shown.append(Shown(**known, version=None, commit=head, released=[], error=str(error)))
                 continue
             if seen.release is not None or seen.released or own:
-                shown.append(Shown(**known, version=seen.version, commit=seen.commit, released=sorted(seen.released)))
+                shown.append(
+                    Shown(
+                        **known, version=seen.version, commit=seen.commit, released=sorted(set(seen.released.values()))
+                    )
+                )
     return shown

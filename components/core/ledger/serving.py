@@ -40,8 +40,8 @@ class Seen(BaseModel):
     release: Release | None
     commit: str
     head: str
-    released: frozenset[int]
-    """Versions that the branch's history released."""
+    released: dict[str, int]
+    """Run to the version it made, of all that the history of the branch released."""
 
     @property
     def version(self) -> int | None:
@@ -97,8 +97,9 @@ def record_observation(engine: sa.Engine, seen: Seen, before: Serving | None) ->
         )
         _write(connection, served)
         current = champion.version if champion is not None else None
-        released = {*seen.released, before.version if before else None}
-        if champion is None or seen.release is None or current == seen.version or current not in released:
+        if champion is None or seen.release is None or current == seen.version:
+            return Observed(serving=served, champion=current)
+        if champion.run_id not in seen.released and (before is None or before.version != current):
             return Observed(serving=served, champion=current)
         event = _follow(connection, champion, seen.release, seen.commit, now)
         return Observed(serving=served, champion=seen.version, event=event, replaced=current)
