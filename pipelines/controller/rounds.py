@@ -11,6 +11,8 @@ from components.core.errors import DriftlineError
 log = logging.getLogger(__name__)
 
 MAX_PAUSE_SECONDS = 300.0
+LONGEST_ROUND_SECONDS = 3600.0
+"""Replacing a schedule waits for up to two minutes for a moment without a tick, and there may be many schedules."""
 
 
 class Part(NamedTuple):
@@ -37,6 +39,8 @@ class Standing:
         self.failures_in_a_row = 0
         self.succeeded_at = 0.0
         """Seconds since 1970; 0: never."""
+        self.begun: float | None = None
+        """When the round in progress began, by the monotonic clock."""
 
 
 class Rounds:
@@ -63,9 +67,13 @@ class Rounds:
             thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
 
-    def dead(self) -> list[str]:
-        """Return the parts whose thread has ended although nobody stopped them."""
-        return [thread.name for thread in self._threads if not self._stop.is_set() and not thread.is_alive()]
+    def lost(self, longest_round_seconds: float = LONGEST_ROUND_SECONDS) -> list[str]:
+        """Return the parts that will not go on by themselves: their thread has ended, or a round does not end."""
+        oldest = time.monotonic() - longest_round_seconds
+        hangs = {
+            name for name, at in ((n, s.begun) for n, s in self.standings.items()) if at is not None and at < oldest
+        }
+        return [t.name for t in self._threads if not self._stop.is_set() and (not t.is_alive() or t.name in hangs)]
 
     def _run(self, part: Part) -> None:
         pause = 0.0
@@ -81,6 +89,7 @@ class Rounds:
         """Go one round and return how many have failed in a row."""
         standing = self.standings[part.name]
         standing.rounds += 1
+        standing.begun = time.monotonic()
         try:
             part.go()
         except Exception as error:
@@ -91,6 +100,7 @@ class Rounds:
         else:
             standing.failures_in_a_row = 0
             standing.succeeded_at = time.time()
+        standing.begun = None
         return standing.failures_in_a_row
 
 

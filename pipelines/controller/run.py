@@ -117,8 +117,8 @@ class Controller:
 
     def why_not_live(self) -> str:
         """Return what is wrong with this process so that only a restart mends it; empty: nothing."""
-        dead = self.rounds.dead()
-        return f"parts have ended: {', '.join(dead)}" if dead else ""
+        lost = self.rounds.lost()
+        return f"parts that do not go on: {', '.join(lost)}" if lost else ""
 
     def why_not_ready(self) -> str:
         """Return why this process cannot serve what it is there for; empty: it can."""

@@ -36,7 +36,7 @@ def test_a_part_that_raises_is_counted_and_others_go_on(caplog: pytest.LogCaptur
     rounds = Rounds(parts, is_leader=lambda: True)
     rounds.start()
     wait_until(lambda: rounds.standings["dispatch"].failures >= 3 and len(done) >= 10)
-    assert rounds.dead() == []
+    assert rounds.lost() == []
     assert rounds.stop(5) == []
     standing = rounds.standings["dispatch"]
     assert (standing.succeeded_at, standing.failures) == (0.0, standing.rounds)
@@ -92,6 +92,8 @@ def test_stopping_waits_no_longer_than_told_for_a_part_that_hangs() -> None:
     )
     rounds.start()
     wait_until(lambda: rounds.standings["dispatch"].rounds == 1)
+    assert rounds.lost() == []
+    wait_until(lambda: rounds.lost(0.05) == ["dispatch"])
     started = time.monotonic()
     assert rounds.stop(0.5) == ["dispatch"]
     assert time.monotonic() - started < 2
