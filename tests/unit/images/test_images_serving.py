@@ -30,6 +30,7 @@ serve_bento(settings, verified_bento(settings), port=int(sys.argv[1]))
 NOT_LOADED = {
     "hiredis": "the parser that redis-py takes when it is there; only with a Redis store",
     "redis": "the online store of a cluster",
+    "async-timeout": "of redis, before Python 3.11.3",
     "psycopg": "PostgreSQL as online store",
     "psycopg-binary": "PostgreSQL as online store",
     "psycopg-pool": "PostgreSQL as online store",
