@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.core.evidence import Evidence, Window
 from components.core.kfp_api import KfpApi
 from components.core.kfp_runs import Version, find_experiment
+from components.core.kfp_runs import read_run as read_cluster_run
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.proposals import Proposal, decide_once
 from components.core.ledger.requests import read_request
@@ -420,6 +421,8 @@ def test_schedules_follow_git_and_each_request_starts_once(
     request = read_request(ledger, ask_for_retraining(ledger, model, 0))
     assert request is not None
     until(lambda: workflows_of(namespace, request.run_id), "the request is not started")
+    # The API writes the run's record after it has made the Workflow.
+    until(lambda: read_cluster_run(api, request.run_id), "the run has no record")
     assert version_of_run(api, request.run_id) == old_training.version_id
 
     # It trains and ends; the next request finds no leader and is started once by the next one.
