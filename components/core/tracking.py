@@ -4,31 +4,25 @@ MLflow holds what can be looked up; what must happen once is in the ledger. The 
 a server. Bundles are plain artifact folders, so that no model flavour and no pickle is involved.
 """
 
-import fcntl
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.engine import make_url
 
 from components.core.bundle import read_card
-from components.core.errors import ConfigError, DataError, StorageFailed
-from components.core.settings import Settings, check_run_key, silence_libraries
-from components.core.storage import write_atomically
+from components.core.errors import ConfigError, DataError
+from components.core.settings import Settings, check_run_key
+from components.core.tracking_client import is_embedded, open_tracking
 
 BUNDLE = "bundle"
 CHAMPION = "champion"
 RUN_KEY_TAG = "driftline.run_key"
 DIGEST_TAG = "driftline.model"
 """Set on a version once its whole bundle is stored."""
-
-DATABASES = ("postgresql", "mysql", "mssql")
-"""Servers that MLflow speaks to itself, without a server of its own in between."""
 
 _ITEMS_PER_CALL = 100
 """MLflow takes at most 100 params in one batch; metrics are cut alike."""
@@ -54,7 +48,7 @@ def start_run(settings: Settings, use_case: str, run_key: str) -> str:
     A retry with the same key gets the same run. Raises StorageFailed when the store does not answer, ConfigError for
     a run key that cannot be used or an experiment that was deleted.
     """
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         if settings.mlflow_run:
             return str(client.get_run(settings.mlflow_run).info.run_id)
         experiment = _experiment(client, settings, use_case)
@@ -74,7 +68,7 @@ def log_training(settings: Settings, run_id: str, params: Mapping[str, Any], dat
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     entries = [Param(name, str(value)) for name, value in sorted(params.items())]
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         logged = client.get_run(run_id).data.params
         changed = [p.key for p in entries if logged.get(p.key, p.value) != p.value]
         if changed:
@@ -109,7 +103,7 @@ def log_metrics(
     entries = [Metric(name, float(value), now, 0) for name, value in metrics.items()]
     for name, curve in (curves or {}).items():
         entries += [Metric(name, float(value), now, step) for step, value in enumerate(curve)]
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         for chunk in _chunks(entries):
             client.log_batch(run_id, metrics=chunk)
 
@@ -117,7 +111,7 @@ def log_metrics(
 def finish_run(settings: Settings, run_id: str) -> None:
     """Mark a run as finished; KFP's plugin ends its own runs itself."""
     if not settings.mlflow_run:
-        with _client(settings) as client:
+        with open_tracking(settings) as client:
             client.set_terminated(run_id, "FINISHED")
 
 
@@ -128,7 +122,7 @@ def register_version(settings: Settings, model: str, run_id: str) -> int:
     """
     from mlflow.exceptions import MlflowException
 
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         try:
             client.create_registered_model(model)
         except MlflowException as error:
@@ -146,7 +140,7 @@ def upload_bundle(settings: Settings, run_id: str, folder: Path) -> None:
     Raises DataError when the card does not describe the files.
     """
     card = read_card(folder)
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         client.log_artifacts(run_id, str(folder), BUNDLE)
         client.set_model_version_tag(card.use_case, str(card.version), DIGEST_TAG, card.model)
 
@@ -158,7 +152,7 @@ def download_bundle(settings: Settings, model: str, version: int, destination: P
     """
     from mlflow.exceptions import MlflowException
 
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         try:
             registered = client.get_model_version(model, str(version))
         except MlflowException as error:
@@ -194,7 +188,7 @@ def download_bundle(settings: Settings, model: str, version: int, destination: P
 
 def tag_version(settings: Settings, model: str, version: int, tags: Mapping[str, str]) -> None:
     """Set tags on a version, such as the gate's decision."""
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         for name, value in tags.items():
             client.set_model_version_tag(model, str(version), name, value)
 
@@ -204,7 +198,7 @@ def set_champion_alias(settings: Settings, model: str, version: int) -> None:
 
     It mirrors the ledger, which decides; MLflow has no compare-and-swap.
     """
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         client.set_registered_model_alias(model, CHAMPION, str(version))
 
 
@@ -212,7 +206,7 @@ def champion_alias(settings: Settings, model: str) -> int | None:
     """Return the version that the alias `champion` points to, or None."""
     from mlflow.exceptions import MlflowException
 
-    with _client(settings) as client:
+    with open_tracking(settings) as client:
         try:
             aliases = client.get_registered_model(model).aliases
         except MlflowException as error:
@@ -222,64 +216,13 @@ def champion_alias(settings: Settings, model: str) -> int | None:
     return int(aliases[CHAMPION]) if CHAMPION in aliases else None
 
 
-@contextmanager
-def _client(settings: Settings) -> Iterator[Any]:
-    """Open the store; an unreachable or unwritable one becomes StorageFailed without its credentials."""
-    silence_libraries()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        if _embedded(settings):
-            _create_database(Path(make_url(settings.mlflow_uri).database or ""))
-        elif make_url(settings.mlflow_uri).get_backend_name() in DATABASES:
-            _require_answer(settings.mlflow_uri)
-        yield MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StorageFailed(
-            f"MLflow at {make_url(settings.mlflow_uri).render_as_string(hide_password=True)} failed",
-            measured=str(error).splitlines()[0][:300],
-            next_step="check MLFLOW_TRACKING_URI and the server, then run the step again; nothing is lost",
-        ) from error
-
-
-def _create_database(path: Path) -> None:
-    """Create the SQLite file with its whole schema, once.
-
-    MLflow migrates in dozens of steps: processes that start together collide, and a kill leaves a file that none of
-    them can open again.
-    """
-    from mlflow import MlflowClient
-
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
-        # The lock ends with the process, however that ends.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            write_atomically(path, lambda temporary: MlflowClient(f"sqlite:///{temporary}", f"sqlite:///{temporary}"))
-
-
-def _require_answer(database_url: str) -> None:
-    """Raise OperationalError at once when a database does not answer: MLflow tries for 100 seconds before it does."""
-    import sqlalchemy
-
-    sqlalchemy.create_engine(database_url, poolclass=sqlalchemy.NullPool).connect().close()
-
-
-def _embedded(settings: Settings) -> bool:
-    return settings.mlflow_uri.startswith("sqlite:")
-
-
 def _experiment(client: Any, settings: Settings, name: str) -> str:
     """Return the experiment of a use case; on a SQLite store its artifacts lie under our own home."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = (settings.mlflow_artifacts / name).absolute().as_uri() if _embedded(settings) else None
+        location = (settings.mlflow_artifacts / name).absolute().as_uri() if is_embedded(settings) else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
