@@ -35,12 +35,11 @@ def test_a_training_uses_the_run_that_the_plugin_opened(
     client = MlflowClient(cluster.mlflow_uri, cluster.mlflow_uri)
     runs = all_runs(client)
     (parent,) = [run for run in runs if run.data.tags.get("kfp.pipeline_run_id") == document["id"]]
-    nested = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
-    assert {"claim", "ingest", "train", "evaluate", "promote"} <= set(nested)
-    # One run per task, all of them the plugin's: none carries our key, and no experiment is ours.
-    assert sorted(run.info.run_name for run in runs if run.info.experiment_id == parent.info.experiment_id) == sorted(
-        [parent.info.run_name, *nested]
-    )
+    below = descendants(runs, parent.info.run_id)
+    nested = {run.info.run_name: run for run in below}
+    # One run per task and per group, all of them the plugin's: none carries our key, and no experiment is ours.
+    assert len(nested) == len(below)
+    assert {"claim", "ingest", "validate", "features", "train", "evaluate", "package", "promote"} <= set(nested)
     assert [run.info.run_id for run in runs if RUN_KEY_TAG in run.data.tags] == []
     assert client.get_experiment_by_name(USE_CASE) is None
 
@@ -60,3 +59,8 @@ def test_a_training_uses_the_run_that_the_plugin_opened(
 def all_runs(client: Any) -> list[Any]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=1000))
+
+
+def descendants(runs: list[Any], run_id: str) -> list[Any]:
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == run_id]
+    return children + [run for child in children for run in descendants(runs, child.info.run_id)]
