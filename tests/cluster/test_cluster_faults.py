@@ -54,6 +54,7 @@ def submit(cluster: Settings, driftline: CommandLine, images: Path) -> CommandLi
 def test_a_pod_that_is_taken_away_in_training_delays_the_run(
     cluster: Settings, kubernetes_api: Any, namespace: str, submit: CommandLine, driftline: CommandLine
 ) -> None:
+    before = newest_version(cluster)
     run_id = json.loads(submit().stdout)["run_id"]
     pod = running_pod(cluster, kubernetes_api, namespace, run_id, "train")
     kubernetes_api.delete_namespaced_pod(pod, namespace, grace_period_seconds=0)
@@ -62,7 +63,8 @@ def test_a_pod_that_is_taken_away_in_training_delays_the_run(
     champion = read_champion(open_ledger(cluster.ledger_url), USE_CASE)
     assert champion is not None
     # One version, although training began twice.
-    assert (champion.version, champion.run_id) == (1, run_id)
+    assert (champion.version, champion.run_id) == (before + 1, run_id)
+    assert newest_version(cluster) == before + 1
 
 
 def test_a_long_training_goes_on_from_its_checkpoint_in_a_new_pod(
