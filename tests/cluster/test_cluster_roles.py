@@ -203,16 +203,14 @@ def rules_for_run(runner: str, namespace: str) -> Iterator[str]:
     made = []
     for manifest in yaml.safe_load_all(done.stdout):
         metadata = manifest["metadata"]
-        if manifest["kind"] == "ConfigMap":
-            metadata |= {"namespace": namespace, "name": f"policies-{run_id}"}
-            manifest["data"]["workflowServiceAccounts"] = runner
-        elif metadata["name"].startswith("driftline-workflow-"):
+        if metadata["name"].startswith("driftline-workflow-"):
             metadata["name"] += f"-{run_id}"
             if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
-                spec = manifest["spec"]
-                spec["policyName"] += f"-{run_id}"
-                spec["paramRef"] |= {"name": f"policies-{run_id}", "namespace": namespace}
-                spec["matchResources"] = {"objectSelector": {"matchLabels": {"pipeline/runid": run_id}}}
+                manifest["spec"]["policyName"] += f"-{run_id}"
+                manifest["spec"]["matchResources"] = {"objectSelector": {"matchLabels": {"pipeline/runid": run_id}}}
+            else:  # the account that is meant here
+                for variable in manifest["spec"]["variables"]:
+                    variable["expression"] = variable["expression"].replace("['pipeline-runner']", f"['{runner}']")
         else:
             continue
         made.append(manifest)
