@@ -36,25 +36,37 @@ class PullRequest(BaseModel):
 def open_pull_request(settings: Settings, branch: str, *, title: str, body: str) -> PullRequest:
     """Open a pull request from a branch to the branch of releases, or bring the open one up to date.
 
-    There is never more than one: whoever comes second updates what the first one opened. Raises ConfigError for an
-    address without owner and repository, GitFailed when the forge refuses or does not answer.
+    One stays open: whoever comes second updates what the first one opened. GitHub refuses a second one; Gitea may let
+    two processes open one each (seen with 1.26), then the second one closes its own. Raises ConfigError for an address
+    without owner and repository, GitFailed when the forge refuses or does not answer.
     """
     text = body[:MAX_BODY_CHARACTERS]
-    new = {"title": title, "body": text, "head": branch, "base": settings.git_branch}
-    found = next((request for request in pull_requests(settings, branch) if request.open), None)
+    found = _oldest_open(settings, branch)
     if found is None:
+        new = {"title": title, "body": text, "head": branch, "base": settings.git_branch}
         status, answer = _call(settings, "POST", "pulls", new)
-        if status == HTTPStatus.CREATED:
-            return _to_pull_request(answer)
-        # Another process may have opened it in between.
-        found = next((request for request in pull_requests(settings, branch) if request.open), None)
-        if status not in _TAKEN or found is None:
+        if status != HTTPStatus.CREATED and status not in _TAKEN:
             raise _refused("open a pull request", status, answer)
+        # Another process may have opened one in between.
+        found = _oldest_open(settings, branch)
+        if found is None:
+            raise _refused("open a pull request", status, answer)
+        if status == HTTPStatus.CREATED and answer["number"] > found.number:
+            _change(settings, answer["number"], {"state": "closed"})
     if (found.title, found.body) == (title, text):
         return found
-    status, answer = _call(settings, "PATCH", f"pulls/{found.number}", {"title": title, "body": text})
+    return _change(settings, found.number, {"title": title, "body": text})
+
+
+def _oldest_open(settings: Settings, branch: str) -> PullRequest | None:
+    found = [request for request in pull_requests(settings, branch) if request.open]
+    return found[-1] if found else None
+
+
+def _change(settings: Settings, number: int, values: dict[str, str]) -> PullRequest:
+    status, answer = _call(settings, "PATCH", f"pulls/{number}", values)
     if status not in (HTTPStatus.OK, HTTPStatus.CREATED):
-        raise _refused(f"update pull request {found.number}", status, answer)
+        raise _refused(f"change pull request {number}", status, answer)
     return _to_pull_request(answer)
 
 

@@ -21,7 +21,7 @@ Environment = Literal["local", "staging", "prod"]
 ENVIRONMENTS: tuple[str, ...] = get_args(Environment)
 FILE = "release.yaml"
 HEADER = "# Written by Driftline; do not edit. Roll back with `git revert`.\n"
-MAX_CHARACTERS = 20_000
+MAX_CHARACTERS = 4_000
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
