@@ -259,6 +259,12 @@ SHADOW = ',app_kubernetes_io_component="shadow"'
 RATIO, P99 = "error-ratio-above-stable", "p99-seconds"
 
 
+def test_an_analysis_ends_after_its_limits_could_all_be_reached(render: Any) -> None:
+    found = metrics(render, successes=3, failures=2, inconclusive=7)
+    # Two failures, each before the third success in a row, and seven answers of nothing.
+    assert {metric["count"] for metric in found.values()} == {7 + 3 * (2 + 1)}
+
+
 @pytest.mark.parametrize(
     ("metric", "series", "answer"),
     [
