@@ -10,8 +10,9 @@ from components.core.bundle import ModelCard, model_digest, read_card, release_o
 from components.core.digests import file_digest, json_digest
 from components.core.errors import DataError, DriftlineError
 from components.core.ledger.bentos import Bento, read_bento
-from components.core.ledger.champions import Promotion, list_promotions
+from components.core.ledger.champions import JUDGED, Promotion, list_promotions
 from components.core.ledger.runs import read_run
+from components.core.ledger.serving import list_serving
 from components.core.object_store import fetch, local_path
 from components.core.serving import extract_model
 from components.core.settings import Settings
@@ -36,6 +37,9 @@ class Subject:
     card: ModelCard | None
     """None unless the files are those of the digest."""
     promotions: list[Promotion]
+    """What came of its runs."""
+    taken_back: list[Promotion]
+    """What Git said of it since: reverted, reinstated."""
     record: RunRecord | None
     """The training run, if this machine has its folder."""
 
@@ -49,12 +53,16 @@ def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], s
     use_case, version, digest = model
     release = release_of(use_case, version, digest)
     bento = read_bento(ledger, release)
-    promotions = [p for p in list_promotions(ledger, use_case) if p.version == version]
+    lines = [p for p in list_promotions(ledger, use_case) if p.version == version]
+    promotions = [line for line in lines if line.outcome in JUDGED]
+    taken_back = [line for line in lines if line.outcome not in JUDGED]
     record = read_record(settings, promotions[-1].run_id) if promotions else None
     folders = _model_files(settings, bento, record, scratch)
     cards = ((folder, _card_of(folder, model)) for folder in folders)
     folder, card = next(((f, c) for f, c in cards if c is not None), (next(iter(folders), None), None))
-    return Subject(settings, ledger, use_case, version, digest, release, bento, folder, card, promotions, record)
+    return Subject(
+        settings, ledger, use_case, version, digest, release, bento, folder, card, promotions, taken_back, record
+    )
 
 
 def _model_files(settings: Settings, bento: Bento | None, record: RunRecord | None, scratch: Path) -> list[Path]:
@@ -110,7 +118,18 @@ def promotion_link(subject: Subject) -> Link:
     last = subject.promotions[-1]
     before = "no champion" if last.previous_version is None else f"version {last.previous_version}"
     note = f"{last.outcome} {last.at.isoformat(timespec='seconds')} after {before}"
-    details = {**last.model_dump(mode="json"), "history": len(subject.promotions)}
+    for line in subject.taken_back:
+        note += f"; {line.outcome} by commit {line.commit[:12]}"
+    released = [
+        s for s in list_serving(subject.ledger) if (s.use_case, s.version) == (subject.use_case, subject.version)
+    ]
+    for served in released:
+        note += f"; serves in {served.environment} by commit {served.commit[:12]}"
+    details = {
+        **last.model_dump(mode="json"),
+        "history": len(subject.promotions) + len(subject.taken_back),
+        "commits": {served.environment: served.commit for served in released},
+    }
     if last.outcome != "promoted":
         return broken("promotion", last.verdict_digest, f"{note}: this version never was champion", **details)
     judged = verdict(subject.record, "evaluate") if subject.record else None
