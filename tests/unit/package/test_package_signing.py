@@ -52,6 +52,7 @@ def run(settings: Settings, model: ModuleType, served: Any, **config: Any) -> Pa
     )
 
 
+@pytest.mark.slow
 def test_what_passed_its_probe_is_signed_once_and_the_page_names_the_key(
     ledger: Settings, signing: Settings, model: ModuleType, plain: Any
 ) -> None:
