@@ -19,14 +19,14 @@ import pytest
 import yaml
 
 from components.core.kfp_api import KfpApi
-from components.core.kfp_runs import ensure_experiment, state_of
+from components.core.kfp_runs import Version, ensure_experiment, state_of
 from components.core.ledger.champions import read_champion
 from components.core.ledger.engine import open_ledger
-from components.core.settings import Settings
+from components.core.settings import Settings, load_settings
 from pipelines.catalog import read_case
 from pipelines.cluster.runs import require_run
 from pipelines.cluster.upload import publish_version
-from pipelines.compile import compile_for_cluster
+from pipelines.compile import canonical_ir, compile_for_cluster
 from pipelines.definitions import applied_definitions
 from pipelines.image_lock import read_image_lock
 
@@ -235,22 +235,17 @@ def rules_for_run(runner: str, namespace: str) -> Iterator[str]:
         kubectl("delete", "--wait=false", "-n", namespace, "-f-", objects=made)
 
 
-def test_a_training_succeeds_with_these_rights_and_under_these_rules(
-    cluster: Settings, runner: str, namespace: str, rules_for_run: str, images: Path
-) -> None:
-    run_id, api = rules_for_run, KfpApi(cluster)
-    case, lock = read_case(cluster.feature_repo, USE_CASE), read_image_lock(images)
-    ir = compile_for_cluster(case, "training", applied_definitions(cluster, USE_CASE), lock)
-    version = publish_version(api, ir)
+def run_as(account: str, namespace: str, api: KfpApi, run_id: str, version: Version, experiment_id: str) -> str:
+    """Run a version as an account, check that all its pods do, and return the state it ends in."""
     body = {
         "run_id": run_id,
-        "display_name": f"{USE_CASE} training as {runner}",
-        "experiment_id": ensure_experiment(api, USE_CASE, case.use_case.title),
+        "display_name": f"{version.pipeline} as {account}",
+        "experiment_id": experiment_id,
         "pipeline_version_reference": {
             "pipeline_id": version.pipeline_id,
             "pipeline_version_id": version.version_id,
         },
-        "service_account": runner,
+        "service_account": account,
     }
     api.call("start the run", api.runs.run_service_create_run, body)
     seen: set[str] = set()
@@ -259,8 +254,70 @@ def test_a_training_succeeds_with_these_rights_and_under_these_rules(
         assert time.monotonic() < deadline, f"{run_id} is {state} after {RUN_SECONDS} s"
         done = kubectl("get", "pods", "-n", namespace, "-l", f"pipeline/runid={run_id}", "-o", "json")
         seen |= {pod["spec"]["serviceAccountName"] for pod in json.loads(done.stdout or '{"items": []}')["items"]}
-        time.sleep(2)
-    assert state == "succeeded", f"see `driftline why {run_id}`"
-    assert seen == {runner}
-    champion = read_champion(open_ledger(cluster.ledger_url), USE_CASE)
-    assert champion is not None
+        time.sleep(1)
+    assert seen == {account}
+    return state
+
+
+@pytest.fixture
+def hands_on(images: Path) -> Iterator[tuple[KfpApi, Version, str]]:
+    """Yield a pipeline of two steps, an artifact from one to the other; it needs no store but KFP's."""
+    from kfp import dsl
+
+    image, name = json.loads(images.read_text())["cpu"], f"roles-{uuid.uuid4().hex[:6]}"
+
+    @dsl.container_component
+    def write(text: dsl.Output[dsl.Artifact]):
+        return dsl.ContainerSpec(
+            image=image, command=["sh", "-c", 'mkdir -p "$(dirname "$0")" && echo 42 > "$0"', text.path]
+        )
+
+    @dsl.container_component
+    def read(text: dsl.Input[dsl.Artifact]):
+        return dsl.ContainerSpec(image=image, command=["grep", "-x", "42", text.path])
+
+    @dsl.pipeline(name=name)
+    def two_steps():
+        written = write().set_caching_options(False).set_retry(1, backoff_duration="1s")
+        read(text=written.outputs["text"]).set_caching_options(False)
+
+    settings = load_settings().model_copy(
+        update={"kfp_host": os.environ["KFP_HOST"], "kfp_namespace": "", "kfp_token": None}
+    )
+    api = KfpApi(settings)
+    version, experiment = publish_version(api, canonical_ir(two_steps)), ensure_experiment(api, name)
+    try:
+        yield api, version, experiment
+    finally:
+        for run in api.runs.run_service_list_runs(experiment_id=experiment).runs or []:
+            api.runs.run_service_delete_run(run.run_id)
+        api.experiments.experiment_service_delete_experiment(experiment)
+        api.pipelines.pipeline_service_delete_pipeline_version(version.pipeline_id, version.version_id)
+        api.pipelines.pipeline_service_delete_pipeline(version.pipeline_id)
+
+
+def test_steps_hand_an_artifact_on_with_these_rights_and_under_these_rules(
+    hands_on: tuple[KfpApi, Version, str], runner: str, namespace: str, rules_for_run: str
+) -> None:
+    api, version, experiment = hands_on
+    assert run_as(runner, namespace, api, rules_for_run, version, experiment) == "succeeded"
+
+
+def test_an_account_without_these_rights_runs_nothing(
+    hands_on: tuple[KfpApi, Version, str], runner: str, namespace: str
+) -> None:
+    """So that the run above succeeds by the Role and not without it."""
+    api, version, experiment = hands_on
+    assert run_as(f"{runner}-schedules", namespace, api, str(uuid.uuid4()), version, experiment) == "failed"
+
+
+def test_a_training_succeeds_with_these_rights_and_under_these_rules(
+    cluster: Settings, runner: str, namespace: str, rules_for_run: str, images: Path
+) -> None:
+    api = KfpApi(cluster)
+    case, lock = read_case(cluster.feature_repo, USE_CASE), read_image_lock(images)
+    ir = compile_for_cluster(case, "training", applied_definitions(cluster, USE_CASE), lock)
+    experiment = ensure_experiment(api, USE_CASE, case.use_case.title)
+    state = run_as(runner, namespace, api, rules_for_run, publish_version(api, ir), experiment)
+    assert state == "succeeded", f"see `driftline why {rules_for_run}`"
+    assert read_champion(open_ledger(cluster.ledger_url), USE_CASE) is not None
