@@ -270,7 +270,14 @@ def test_unknown_environments_and_releases_are_refused(gitops: Settings, promote
         revert_release(gitops, "flights", "prod")
 
 
-@pytest.mark.parametrize("words", [("show",), ("sync",), ("propose", "--from", "staging", "--to", "prod")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show",),
+        pytest.param(("sync",), marks=pytest.mark.slow),
+        pytest.param(("propose", "--from", "staging", "--to", "prod"), marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_line_answers_in_json(
     gitops: Settings, promoted: Promote, words: tuple[str, ...], tmp_path: Path
 ) -> None:
