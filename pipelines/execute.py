@@ -70,9 +70,10 @@ def run_pipeline(
     reason = f"{failed.failure.type}: {failed.failure.message}" if failed and failed.failure else ""
     if record.state != "running":
         finish_run(ledger, run_key, record.state, reason=reason, failed_step=failed.name if failed else "")
-    # The step `promote` may have ended the run already: what it wrote counts.
+    # The step `promote` may have ended the run already: what it wrote counts, unless it could not finish what follows a
+    # promotion, such as its commit.
     ended = read_run(ledger, run_key)
-    if ended is not None:
+    if ended is not None and not (record.state == "failed" and ended.state == "succeeded"):
         record.state = ended.state
         write_record(settings.runs / run_key, record)
     publish_reports(settings, record)
