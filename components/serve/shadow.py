@@ -41,7 +41,7 @@ class Shadow:
     def __init__(
         self, url: str, count: Count, *, capacity_rows: int = CAPACITY_ROWS, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        """Start sending to `url`, such as `http://flights-shadow:3000`. Raises ConfigError for another form.
+        """Start sending to `url`, such as `http://model-shadow:3000`. Raises ConfigError for another form.
 
         `timeout_seconds` holds for connecting and for each part of an answer.
         """
