@@ -34,7 +34,7 @@ def own_group(parameter: Any) -> dsl.If:
     execution (kubeflow/pipelines `backend/src/v2/metadata/client.go`, GetExecutionsInDAG, release 2.17.0). Of a group
     each Workflow has an execution of its own, so that the tasks of one are not seen by the other (docs/adr/0015).
     """
-    return dsl.If(parameter == parameter, name="run")  # noqa: PLR0124 - KFP wants a condition over a parameter
+    return dsl.If(parameter == parameter, name="all steps")  # noqa: PLR0124 - KFP wants a condition over a parameter
 
 
 def section(model: Section) -> dict[str, Any]:
