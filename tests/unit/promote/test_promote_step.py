@@ -227,6 +227,7 @@ def test_the_component_promotes(embedded: Settings, approve: Approve, monkeypatc
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     answer = promote_step.python_func(
         use_case="flights",
+        serving_image="",
         bento=dsl.Artifact(uri=str(first.bento)),
         model=dsl.Model(uri=str(first.model)),
         verdict=dsl.Artifact(uri=str(first.verdict)),
