@@ -31,6 +31,7 @@ from components.core.inference_log import Origin, create_part
 from components.core.object_store import (
     PATIENCE_SECONDS,
     address,
+    are_kept,
     fetch,
     fetch_all,
     fetch_log,
@@ -149,6 +150,19 @@ def test_a_file_of_many_parts_arrives_whole_and_once(here: Settings, there: Sett
     assert not publish_once(there, write(there, "big", b"other"))
     assert fetch(there, there.home / "big", again=True)
     assert hashlib.sha256((there.home / "big").read_bytes()).digest() == hashlib.sha256(content).digest()
+
+
+@pytest.mark.s3
+def test_what_is_kept_is_listed_and_not_fetched(here: Settings, there: Settings) -> None:
+    names = ["a/1.parquet", "a/2.parquet", "b/1.parquet"]
+    publish_all(here, [write(here, name, b"x") for name in names])
+    wanted = [there.home / name for name in names]
+    assert are_kept(there, wanted)
+    assert files(there.home) == {}
+    assert not are_kept(there, [*wanted, there.home / "a/3.parquet"])
+    assert not are_kept(there, [there.home / "c/1.parquet"])
+    assert are_kept(there, [write(there, "c/1.parquet", b"only here"), *wanted])
+    assert are_kept(there, [])
 
 
 @pytest.mark.s3
