@@ -67,6 +67,13 @@ class Place:
         found: dict[str, Any] = json.loads(self.run("run", "training", "--use-case", CASE, "--json", *words, code=code))
         return found
 
+    def serve_the_first(self) -> None:
+        """Take the second version back as an on-call does, unless that was done."""
+        if self.release()["modelVersion"] == 2:
+            self.git("revert", "--no-edit", "HEAD")
+            self.git("push", "--quiet", "origin", "main")
+        assert self.release()["modelVersion"] == 1
+
     def release(self) -> dict[str, Any]:
         """Pull as a person does and return what Git names."""
         self.git("pull", "--quiet", "--ff-only", "origin", "main")
@@ -110,9 +117,7 @@ def test_each_promotion_is_a_commit_that_the_ledger_agrees_with(place: Place) ->
 
 
 def test_after_a_git_revert_the_monitor_watches_the_older_version(place: Place) -> None:
-    place.git("revert", "--no-edit", "HEAD")
-    place.git("push", "--quiet", "origin", "main")
-    assert place.release()["modelVersion"] == 1
+    place.serve_the_first()
     # Nobody tells the ledger: the next pipeline looks.
     place.run("run", "scoring", "--use-case", CASE, "--from", FIRST, "--to", JUDGED)
     champion = read_champion(place.ledger, CASE)
@@ -144,10 +149,10 @@ def test_the_gate_compares_with_it_and_the_reverted_model_does_not_come_back(pla
 
 
 def test_a_push_that_fails_leaves_the_champion_and_sync_finishes(place: Place) -> None:
+    place.serve_the_first()
     hook = place.bare / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho 'main is protected' >&2\nexit 1\n")
     hook.chmod(0o755)
-    before = place.release()["modelVersion"]
     # Another learning rate: it stops early, so another number of rounds would give the reverted model again.
     document = place.train("--param", "train.trainer.learning_rate=0.06", code=1)
     assert document["state"] == "failed"
@@ -155,7 +160,7 @@ def test_a_push_that_fails_leaves_the_champion_and_sync_finishes(place: Place) -
     champion = read_champion(place.ledger, CASE)
     assert champion is not None
     assert champion.version > 2
-    assert place.release()["modelVersion"] == before
+    assert place.release()["modelVersion"] == 1
     place.run("release", "sync", "--use-case", CASE, code=1)
     hook.unlink()
     place.run("release", "sync", "--use-case", CASE)
