@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,8 @@ from components.core.errors import ConfigError, GitFailed
 from components.core.settings import Settings
 
 TIMEOUT_SECONDS = 30
+PATIENCE = (0.5, 1.0, 2.0)
+"""Seconds between attempts to read."""
 PAGE = 50
 MAX_PAGES = 40
 MAX_BODY_CHARACTERS = 60_000
@@ -79,7 +82,7 @@ def pull_requests(settings: Settings, branch: str) -> list[PullRequest]:
         query = (
             f"pulls?state=all&head={owner}:{branch}&base={settings.git_branch}&limit={PAGE}&per_page={PAGE}&page={page}"
         )
-        status, answer = _call(settings, "GET", query)
+        status, answer = _read(settings, query)
         if status != HTTPStatus.OK or not isinstance(answer, list):
             raise _refused("list pull requests", status, answer)
         found += [
@@ -112,6 +115,16 @@ def _repository(settings: Settings) -> tuple[str, str]:
             "DRIFTLINE_GIT_URL does not say whose repository it is", measured=settings.git_url, allowed=".../OWNER/NAME"
         )
     return parts[-2], parts[-1]
+
+
+def _read(settings: Settings, path: str) -> tuple[int, Any]:
+    """Ask until the answer is no passing one: Gitea 1.26 said 404 to a list while a merge was being finished."""
+    for pause in PATIENCE:
+        status, answer = _call(settings, "GET", path)
+        if status != HTTPStatus.NOT_FOUND and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return status, answer
+        time.sleep(pause)
+    return _call(settings, "GET", path)
 
 
 def _call(settings: Settings, method: str, path: str, given: dict[str, Any] | None = None) -> tuple[int, Any]:

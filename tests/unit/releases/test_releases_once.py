@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ def killed_at(folder: Path, work: Callable[[], Any], *, before: int = 0, after: 
 
     def call() -> None:
         os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+        tempfile.tempdir = str(folder)  # a killed process cleans nothing up
         work()
 
     process = FORK.Process(target=call)

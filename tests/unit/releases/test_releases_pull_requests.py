@@ -6,7 +6,10 @@ import os
 import runpy
 import subprocess
 import sys
+import time
+import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +58,13 @@ class Place:
         """Merge on the forge's page: `merge` makes a merge commit, `squash` one of title and body."""
         if isinstance(self.forge, Gitea):
             path = f"/repos/{self.forge.owner}/{self.forge.name}/pulls/{number}/merge"
-            self.forge.call("POST", path, {"Do": how})
-            return
+            # 405 as long as Gitea finds out whether the branch can be merged.
+            for _ in range(40):
+                with suppress(urllib.error.HTTPError):
+                    self.forge.call("POST", path, {"Do": how})
+                    return
+                time.sleep(0.5)
+            raise AssertionError(f"pull request {number} cannot be merged")
         request = self.forge.requests[number - 1]
         self.git(self.work, "fetch", "--quiet", "origin")
         self.git(self.work, "checkout", "--quiet", "-B", "main", "origin/main")
