@@ -84,36 +84,37 @@ def fetch(made: Clone, branch: str = "") -> str:
     head = remote_head(made, name)
     if not head:
         return ""
-    for pause in (*PATIENCE, None):
-        done = _git(
-            made,
-            *("fetch", "--quiet", "--no-tags", SMALL, "--no-write-fetch-head"),
-            *("origin", f"+refs/heads/{name}:refs/remotes/origin/{name}"),
-        )
-        if done.returncode == 0:
-            return run(made, "rev-parse", "--verify", f"refs/remotes/origin/{name}").strip()
-        _wait(made, done, pause)
-    raise AssertionError
+    _read_remote(
+        made,
+        *("fetch", "--quiet", "--no-tags", SMALL, "--no-write-fetch-head"),
+        *("origin", f"+refs/heads/{name}:refs/remotes/origin/{name}"),
+    )
+    return run(made, "rev-parse", "--verify", f"refs/remotes/origin/{name}").strip()
 
 
 def remote_head(made: Clone, branch: str = "") -> str:
     """Return the commit that a branch of the remote points to, '' if there is no such branch. Raises GitFailed."""
     reference = f"refs/heads/{branch or made.branch}"
-    for pause in (*PATIENCE, None):
-        done = _git(made, "ls-remote", "origin", reference)
+    listed = _read_remote(made, "ls-remote", "origin", reference).decode()
+    found = [line.split("\t") for line in listed.splitlines()]
+    return next((commit for commit, name in found if name == reference), "")
+
+
+def _read_remote(made: Clone, *words: str) -> bytes:
+    """Run a git command that reads the remote, again while it does not answer, and return its output.
+
+    Raises GitFailed after the last attempt.
+    """
+    for pause in PATIENCE:
+        done = _git(made, *words)
         if done.returncode == 0:
-            found = [line.split("\t") for line in done.stdout.decode().splitlines()]
-            return next((commit for commit, name in found if name == reference), "")
-        _wait(made, done, pause)
-    raise AssertionError
-
-
-def _wait(made: Clone, done: "subprocess.CompletedProcess[bytes]", pause: float | None) -> None:
-    """Wait before the next attempt; after the last one raise GitFailed."""
-    if pause is None:
+            return done.stdout
+        log.info("%s does not answer, again in %.1f s: %s", made.url, pause, done.stderr[-200:])
+        time.sleep(pause)
+    done = _git(made, *words)
+    if done.returncode:
         raise _failed(f"{made.url} cannot be read", done)
-    log.info("%s does not answer, again in %.1f s: %s", made.url, pause, done.stderr[-200:])
-    time.sleep(pause)
+    return done.stdout
 
 
 def read_text(made: Clone, commit: str, path: PurePosixPath) -> str | None:

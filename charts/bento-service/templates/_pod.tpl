@@ -16,14 +16,7 @@ spec:
   enableServiceLinks: false
   terminationGracePeriodSeconds: 60
   securityContext: {{- include "driftline.podSecurityContext" . | nindent 4 }}
-  topologySpreadConstraints:
-    {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-    - maxSkew: 1
-      topologyKey: {{ . }}
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels: {{- include "bento-service.selectorLabels" $ | nindent 10 }}
-    {{- end }}
+  topologySpreadConstraints: {{- include "driftline.topologySpread" (include "bento-service.selectorLabels" .) | nindent 4 }}
   containers:
     - name: serving
       image: {{ include "driftline.image" .release.image }}

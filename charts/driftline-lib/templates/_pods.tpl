@@ -63,18 +63,19 @@ name: scratch
 mountPath: /tmp
 {{- end -}}
 
-{{/* Copies on as many nodes and zones as there are; one that cannot be placed so runs all the same. */}}
+{{/* Copies on as many nodes and zones as there are; one that cannot be placed so runs all the same. What it takes are
+the labels by which the copies are found, as text. */}}
 {{- define "driftline.topologySpread" -}}
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
-    matchLabels: {{- include "driftline.selectorLabels" . | nindent 6 }}
+    matchLabels: {{- . | nindent 6 }}
 - maxSkew: 1
   topologyKey: topology.kubernetes.io/zone
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
-    matchLabels: {{- include "driftline.selectorLabels" . | nindent 6 }}
+    matchLabels: {{- . | nindent 6 }}
 {{- end -}}
 
 {{/* Keys of a ConfigMap or a Secret as variables of the same name, each optional: dict from (configMapKeyRef,
