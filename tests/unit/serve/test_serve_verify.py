@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -288,6 +289,19 @@ def start(pod: Settings, **popen: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, **popen)
 
 
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill a process with all its descendants, as the end of a container does: workers have sessions of their own."""
+    stopped = [psutil.Process(process.pid)]
+    stopped[0].suspend()
+    # What is suspended starts nobody any more, so this ends.
+    while new := [each for each in stopped[0].children(recursive=True) if each not in stopped]:
+        for each in new:
+            each.suspend()
+        stopped += new
+    for each in stopped:
+        each.kill()
+
+
 @pytest.mark.s3
 def test_a_container_that_is_refused_its_bento_ends_with_one_line(
     stored: tuple[Path, Settings], shared: Settings
@@ -328,10 +342,10 @@ def test_a_container_killed_anywhere_on_its_way_serves_the_right_bento_the_next_
         pytest.skip(f"port {PORT} is taken")
     archive, pod = stored
     for seconds in (0.3, 0.8, 1.3, 1.8, 2.5):
-        process = start(pod, start_new_session=True)
+        process = start(pod)
         time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_all(process)
+        process.communicate(timeout=30)
     started = time.monotonic()
     process = start(pod)
     try:
