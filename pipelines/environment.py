@@ -45,7 +45,7 @@ SECRET_FILES = {
 }
 """Step to the Secrets that it alone sees as files, below `FILES`, where they exist."""
 
-CONFIG_FILES = {"promote": ("driftline-model-verifying",)}
+CONFIG_FILES = dict.fromkeys(("evaluate", "promote", "score", "monitor"), ("driftline-model-verifying",))
 """Step to the ConfigMaps that it sees as files, below `FILES`, where they exist."""
 
 FILES = "/etc/driftline"

@@ -16,7 +16,6 @@ def command(use_case: str, host: str, port: int) -> None:
     """Serve the champion's Bento until Ctrl-C; prints a request to try."""
 
     from components.core.champion import require_champion
-    from components.core.model_signature import require_signature
     from components.core.object_store import local_path
     from components.serve.run import serve_bento
     from pipelines.catalog import read_case
@@ -26,7 +25,6 @@ def command(use_case: str, host: str, port: int) -> None:
     case = read_case(settings.feature_repo, use_case)
     champion = require_champion(settings, use_case)
     archive = local_path(settings, champion.bento_uri)
-    require_signature(settings, archive, champion.bento_digest)
     _, request = example_request(settings, use_case, case.use_case.problem)
     click.echo(
         f"{use_case} version {champion.version} on http://{host}:{port}, page / describes the routes; try", err=True

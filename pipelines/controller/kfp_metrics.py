@@ -24,7 +24,6 @@ SOURCE = "kfp"
 UP = "driftline_kfp_up"
 RUNS = "driftline_kfp_runs"
 SINCE = timedelta(hours=24)
-PAGE = 100
 DAY_SECONDS = 86_400
 
 
@@ -119,17 +118,11 @@ def _runs_since(api: KfpApi, instant: datetime) -> Iterator[Any]:
     # A "+" would reach the server as a space.
     since = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
     predicate = {"operation": "GREATER_THAN", "key": "created_at", "timestampValue": since}
-    token = ""
-    while True:
-        page = api.call(
-            "list runs",
-            api.runs.run_service_list_runs,
-            namespace=api.settings.kfp_namespace,
-            page_size=PAGE,
-            page_token=token,
-            filter=json.dumps({"predicates": [predicate]}),
-        )
+    listed = api.pages(
+        "list runs",
+        api.runs.run_service_list_runs,
+        namespace=api.settings.kfp_namespace,
+        filter=json.dumps({"predicates": [predicate]}),
+    )
+    for page in listed:
         yield from page.runs or []
-        token = page.next_page_token or ""
-        if not token:
-            return

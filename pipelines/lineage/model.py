@@ -8,11 +8,12 @@ import sqlalchemy as sa
 
 from components.core.bundle import ModelCard, model_digest, read_card, release_of
 from components.core.digests import file_digest, json_digest
-from components.core.errors import DataError, DriftlineError
+from components.core.errors import DataError, DriftlineError, Untrusted
 from components.core.ledger.bentos import Bento, read_bento
 from components.core.ledger.champions import JUDGED, Promotion, list_promotions
 from components.core.ledger.runs import read_run
 from components.core.ledger.serving import list_serving
+from components.core.model_signature import require_signature
 from components.core.object_store import fetch, local_path
 from components.core.serving import extract_model
 from components.core.settings import Settings
@@ -49,7 +50,8 @@ class Subject:
 
 
 def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], scratch: Path) -> Subject:
-    """Collect what is kept of a model version; `scratch` takes its files. Raises LedgerError."""
+    """Collect what is kept of a model version; `scratch` takes its files. Raises LedgerError,
+    ConfigError for a key that verifies nothing, and StorageFailed."""
     use_case, version, digest = model
     release = release_of(use_case, version, digest)
     bento = read_bento(ledger, release)
@@ -66,10 +68,15 @@ def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], s
 
 
 def _model_files(settings: Settings, bento: Bento | None, record: RunRecord | None, scratch: Path) -> list[Path]:
-    """Return the folders that hold the model's files: out of the Bento, and what training wrote."""
+    """Return the folders that hold the model's files: out of the Bento if it may be trusted, and what training wrote.
+
+    Raises ConfigError for a key that verifies nothing, StorageFailed.
+    """
     found = []
     if bento is not None and fetch(settings, archive := local_path(settings, bento.uri)):
-        with contextlib.suppress(DataError, ValueError, OSError):
+        with contextlib.suppress(DataError, Untrusted, ValueError, OSError):
+            if settings.model_verifying_key is not None:
+                require_signature(settings, archive, file_digest(archive))
             extract_model(archive, scratch)
             found.append(scratch)
     written = artifact(record, "train", "model") if record else None
@@ -100,7 +107,7 @@ def model_link(subject: Subject) -> Link:
 
 
 def bento_link(subject: Subject) -> Link:
-    """Compute the digest of the archive again."""
+    """Compute the digest of the archive again, and verify its signature where a key says whose it must be."""
     bento = subject.bento
     if bento is None:
         return broken("bento", "", "the ledger has no Bento of this release", release=subject.release)
@@ -108,7 +115,14 @@ def bento_link(subject: Subject) -> Link:
     archive = local_path(subject.settings, bento.uri)
     if not archive.is_file():
         return broken("bento", bento.digest, f"{bento.uri} is gone", **details)
-    return compared("bento", bento.digest, file_digest(archive), "archive", **details)
+    note = "archive"
+    if subject.settings.model_verifying_key is not None:
+        try:
+            signer = require_signature(subject.settings, archive, bento.digest)
+        except Untrusted as error:
+            return broken("bento", bento.digest, str(error), **details)
+        details["signed_by"], note = signer, f"archive, signed by key {signer[:12]}"
+    return compared("bento", bento.digest, file_digest(archive), note, **details)
 
 
 def promotion_link(subject: Subject) -> Link:

@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
-PAGE = 100
 
 
 def list_recurring_runs(api: KfpApi, name: str = "") -> list[Existing]:
@@ -24,35 +23,26 @@ def list_recurring_runs(api: KfpApi, name: str = "") -> list[Existing]:
 
     Raises what `KfpApi.call` raises.
     """
-    asked: dict[str, Any] = {"namespace": api.settings.kfp_namespace, "page_size": PAGE, "sort_by": "created_at asc"}
+    asked: dict[str, Any] = {"namespace": api.settings.kfp_namespace, "sort_by": "created_at asc"}
     if name:
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         asked["filter"] = json.dumps({"predicates": [predicate]})
+    listing = api.recurring_runs.recurring_run_service_list_recurring_runs
+    # One that broke off begins anew.
+    pages = again(lambda: list(api.pages("list recurring runs", listing, **asked)))
     found: list[Existing] = []
     versions: dict[str, str] = {}
-    token = ""
-    while True:
-        page = again(
-            lambda token=token: api.call(  # type: ignore[misc]
-                "list recurring runs",
-                api.recurring_runs.recurring_run_service_list_recurring_runs,
-                page_token=token,
-                **asked,
-            )
+    for known in (known for page in pages for known in page.recurring_runs or []):
+        managed = read_marker(
+            known.description,
+            id=known.recurring_run_id,
+            name=known.display_name,
+            enabled=known.mode == "ENABLE",
+            created_at=known.created_at,
         )
-        for known in page.recurring_runs or []:
-            managed = read_marker(
-                known.description,
-                id=known.recurring_run_id,
-                name=known.display_name,
-                enabled=known.mode == "ENABLE",
-                created_at=known.created_at,
-            )
-            if managed is not None:
-                found.append(managed.model_copy(update={"has": _fields(api, known, versions)}))
-        token = page.next_page_token or ""
-        if not token:
-            return found
+        if managed is not None:
+            found.append(managed.model_copy(update={"has": _fields(api, known, versions)}))
+    return found
 
 
 def _fields(api: KfpApi, known: Any, versions: dict[str, str]) -> dict[str, Any]:
