@@ -10,15 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.core.bundle import Encoding, ModelCard, read_card, read_encoding
-from components.core.champion import require_champion
+from components.core.champion import extract_champion
 from components.core.errors import DataError
 from components.core.evidence import Window
 from components.core.inference_log import log_schema, read_predictions
 from components.core.label_join import LABEL, LABEL_TIMESTAMP, by_entity, join_labels, joined_ids
-from components.core.object_store import fetch_predictions, fetch_snapshot, local_path
+from components.core.object_store import fetch_predictions, fetch_snapshot
 from components.core.profile import HOLDOUT, PREDICTION, REFERENCE, HoldoutPerformance, Profile, read_profile
 from components.core.sections import Problem
-from components.core.serving import ServingSpec, extract_model
+from components.core.serving import ServingSpec
 from components.core.settings import Settings
 from components.core.tables import TIMESTAMP, Snapshot, read_table
 
@@ -53,11 +53,9 @@ class WatchedRows:
 def load_champion(settings: Settings, use_case: str, folder: Path) -> WatchedModel:
     """Unpack the champion's Bento into `folder` and read it; the model registry is not asked.
 
-    Raises PackagingFailed when there is no champion, or its archive is gone or is another one than was probed, and
-    DataError when it was packaged without a reference profile.
+    Raises what `extract_champion` does, and DataError when it was packaged without a reference profile.
     """
-    champion = require_champion(settings, use_case)
-    spec = extract_model(local_path(settings, champion.bento_uri), folder)
+    champion, spec = extract_champion(settings, use_case, folder)
     absent = [name for name in (REFERENCE, HOLDOUT) if not (folder / name).is_file()]
     if absent:
         raise DataError(

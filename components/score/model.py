@@ -11,13 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.core.bundle import Encoding, Predictor, load_predictor, read_card, read_encoding
-from components.core.champion import require_champion
+from components.core.bundle import Encoding, Predictor, load_predictor, read_encoding
+from components.core.champion import extract_champion
 from components.core.errors import DataError
 from components.core.inference_columns import encode_columns, null_mask
 from components.core.inference_log import BATCH_SCORING
-from components.core.object_store import local_path
-from components.core.serving import ServingSpec, extract_model
+from components.core.serving import ServingSpec
 from components.core.settings import Settings
 from components.core.training_set import Input, TrainingSet
 from components.score.rows import REQUEST
@@ -35,22 +34,11 @@ class Model:
 def load_champion(settings: Settings, use_case: str) -> Model:
     """Read the champion out of its Bento, whose digest the ledger holds.
 
-    Raises PackagingFailed without a champion or with another archive than was probed, DataError when the archive holds
-    another model than the ledger says.
+    Raises what `extract_champion` does.
     """
-    champion = require_champion(settings, use_case)
     with tempfile.TemporaryDirectory(prefix="driftline-score-") as scratch:
-        folder = Path(scratch)
-        spec = extract_model(local_path(settings, champion.bento_uri), folder)
-        found = read_card(folder).model
-        if found != champion.digest:
-            raise DataError(
-                f"the Bento of {use_case} holds another model than was promoted",
-                measured=found[:12],
-                allowed=champion.digest[:12],
-                next_step="train again",
-            )
-        return Model(spec, read_encoding(folder), load_predictor(folder))
+        _, spec = extract_champion(settings, use_case, Path(scratch))
+        return Model(spec, read_encoding(Path(scratch)), load_predictor(Path(scratch)))
 
 
 def require_inputs(spec: ServingSpec, description: TrainingSet) -> None:

@@ -1,5 +1,6 @@
 """The KFP component, run as a task runs it, with a real ledger and a real model registry."""
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,19 +8,24 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from kfp import dsl
 
 from components.core.bundle import read_card
-from components.core.errors import DataError
+from components.core.digests import file_digest
+from components.core.errors import DataError, Untrusted
 from components.core.ledger.champions import Candidate, promote
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run
 from components.core.sections import Evaluate
+from components.core.serving import MODEL_FOLDER, ServingSpec, write_spec
 from components.core.settings import Settings
 from components.core.tracking import register_version, start_run, upload_bundle
 from components.core.verdict import read_verdict
 from components.evaluate.champion import fetch_champion
 from components.evaluate.component import evaluate
+from components.package.signing import sign_archive
 
 CONFIG = Evaluate(margin=0.01, slices=["origin"], min_slice_rows=200, bootstrap_samples=100)
 
@@ -139,3 +145,49 @@ def test_a_registry_that_holds_another_model_than_was_promoted_is_an_error(
 def test_without_champion_nothing_is_downloaded(environment: Settings, tmp_path: Path) -> None:
     assert fetch_champion(environment, "flights", tmp_path / "none") == (None, 0)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_signed_archive_says_which_champion_the_registry_must_hold(
+    environment: Settings, registered: Callable[..., Path], case: SimpleNamespace, tmp_path: Path
+) -> None:
+    bundle = registered("run-1", case.GOOD, case.GOOD_BIAS)
+    card = read_card(bundle)
+    private, public = write_keys(tmp_path)
+    archive = write_bento(environment, bundle)
+    claim_run(open_ledger(environment.ledger_url), "run-1", "run-1", "training", "flights")
+    candidate = Candidate(
+        model="flights", version=card.version, digest=card.model, bento_digest=file_digest(archive),
+        bento_uri=str(archive), run_id="run-1", verdict_digest="v" * 64, as_of=card.as_of,
+    )  # fmt: skip
+    assert promote(open_ledger(environment.ledger_url), candidate, None) == "promoted"
+    asked = environment.model_copy(update={"model_verifying_key": public})
+    with pytest.raises(Untrusted, match="no signature"):
+        fetch_champion(asked, "flights", tmp_path / "unsigned")
+    sign_archive(environment.model_copy(update={"model_signing_key": private}), archive)
+    fetched, version = fetch_champion(asked, "flights", tmp_path / "signed")
+    assert fetched is not None
+    assert (read_card(fetched), version) == (card, 1)
+
+
+def write_keys(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / "key.pem", folder / "public.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def write_bento(settings: Settings, bundle: Path) -> Path:
+    """Archive a bundle as a Bento does, with what serving reads beside it."""
+    card = read_card(bundle)
+    spec = ServingSpec(
+        use_case="flights", version=card.version, model=card.model, entities={"origin": "string"}, inputs=[],
+        stale="null", missing="null", buckets=[0.5], workers=1, timeout_seconds=1, max_batch_rows=1,
+        max_request_bytes=1000,
+    )  # fmt: skip
+    write_spec(bundle, spec)
+    settings.bentos.mkdir(parents=True)
+    archive = settings.bentos / "bento.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(bundle, f"src/{MODEL_FOLDER}")
+    return archive

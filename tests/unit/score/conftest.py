@@ -20,6 +20,7 @@ from components.core.ledger.bentos import record_bento
 from components.core.ledger.champions import Candidate, promote, read_champion
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run
+from components.core.object_store import address, publish
 from components.core.serving import MODEL_FOLDER, write_spec
 from components.core.settings import Settings
 from components.core.training_set import REGISTRY, ROWS, read_manifest, write_manifest
@@ -76,7 +77,8 @@ def crown(model: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Crown:
         kept = settings.bentos / f"{file_digest(archive)}.tar"
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(archive.read_bytes())
-        bento = record_bento(ledger, card.release, file_digest(archive), str(kept))
+        publish(settings, kept)
+        bento = record_bento(ledger, card.release, file_digest(archive), address(settings, kept))
         run = f"run-{version}"
         assert claim_run(ledger, run, run, "training", "rides")
         before = read_champion(ledger, "rides")
