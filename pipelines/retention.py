@@ -1,6 +1,7 @@
 """What may be deleted: everything that no champion, recent run or newest snapshot needs."""
 
 import shutil
+import time
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,9 @@ from components.core.model_signature import SUFFIX
 from components.core.settings import Settings
 from components.core.tables import read_snapshot
 from pipelines.local import RECORD, RunRecord
+
+SHADOW_DAYS = 7
+"""A shadow's log serves one comparison, which `driftline shadow` makes of yesterday and today unless told otherwise."""
 
 
 class Plan(BaseModel):
@@ -23,14 +27,14 @@ class Plan(BaseModel):
 
 
 def plan(settings: Settings, *, keep: int) -> Plan:
-    """List deletable runs, checkpoints, Bentos and snapshot files; running runs are never among them."""
+    """List deletable runs, checkpoints, Bentos, snapshot files and shadow logs; running runs are never among them."""
     champions = list_champions(open_ledger(settings.ledger_url))
     runs = kept_runs(settings, keep=keep, champions={c.run_id for c in champions})
     folders = [p for p in _children(settings.runs) if p.name not in runs]
     checkpoints = [p for p in _children(settings.checkpoints) if p.name not in runs]
     archives = {f"{c.bento_digest}.tar" for c in champions}
     bentos = [p for p in _children(settings.bentos) if p.name.removesuffix(SUFFIX) not in archives]
-    paths = [*folders, *checkpoints, *bentos, *unused_partitions(settings, runs)]
+    paths = [*folders, *checkpoints, *bentos, *unused_partitions(settings, runs), *old_shadow_files(settings)]
     return Plan(paths=paths, bytes=sum(_size(p) for p in paths))
 
 
@@ -63,6 +67,13 @@ def unused_partitions(settings: Settings, runs: set[str]) -> list[Path]:
     used |= {settings.snapshots / m.use_case / "manifests" / f"{m.digest}.json" for m in manifests}
     files = [*settings.snapshots.glob("*/*/*/*.parquet"), *settings.snapshots.glob("*/manifests/*.json")]
     return sorted(f for f in files if f not in used)
+
+
+def old_shadow_files(settings: Settings) -> list[Path]:
+    """Return files of a shadow's log that were written, or fetched, more than SHADOW_DAYS ago."""
+    oldest = time.time() - SHADOW_DAYS * 86_400
+    # By their age and not by their day, which is that of the instant that was asked about.
+    return sorted(p for p in settings.shadow_predictions.glob("*/*/*.parquet") if p.stat().st_mtime < oldest)
 
 
 def _children(folder: Path) -> list[Path]:

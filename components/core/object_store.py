@@ -140,7 +140,9 @@ def address(settings: Settings, path: Path) -> str:
     """
     if not settings.object_store_url:
         return str(path)
-    for root, prefix in ((settings.predictions, ("predictions",)), (settings.home, ())):
+    # A shadow's inference log is the shadow's folder: its rows must not come to lie among what was answered.
+    shadow, answered = (settings.shadow_predictions, ("shadow",)), (settings.predictions, ("predictions",))
+    for root, prefix in (shadow, answered, (settings.home, ())):
         if path.is_relative_to(root):
             return "/".join((settings.object_store_url, *prefix, *path.relative_to(root).parts))
     raise ConfigError("a file outside of DRIFTLINE_HOME cannot be shared", measured=path, allowed=settings.home)

@@ -13,7 +13,7 @@ from pipelines.commands.options import json_option
 @click.option("--yes", is_flag=True, help="Delete; without it only the plan is printed.")
 @json_option
 def command(keep: int, yes: bool, as_json: bool) -> int:
-    """Delete old runs, stray checkpoints and unused snapshots; champions, and what made them, stay."""
+    """Delete old runs and shadow logs, stray checkpoints, unused snapshots; champions, and what made them, stay."""
     from pipelines.retention import delete, plan
 
     found = plan(load_settings(), keep=keep)

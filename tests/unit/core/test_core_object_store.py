@@ -59,6 +59,16 @@ def here(settings: Settings, tmp_path: Path, object_store: str) -> Settings:
     return at_home(settings, tmp_path / "here", object_store)
 
 
+def test_what_a_shadow_answered_lies_apart_from_what_was_answered(settings: Settings) -> None:
+    shared = settings.model_copy(update={"object_store_url": "s3://bucket/prefix"})
+    file = shared.shadow_predictions / "rides" / "2013-03-31" / "w-00000000.parquet"
+    # The inference log of a shadow's own pod is that folder.
+    for inference_log in (None, shared.home / "elsewhere", shared.shadow_predictions):
+        pod = shared.model_copy(update={"inference_log": inference_log})
+        assert address(pod, file) == "s3://bucket/prefix/shadow/rides/2013-03-31/w-00000000.parquet"
+        assert local_path(pod, address(pod, file)) == file
+
+
 @pytest.fixture
 def there(settings: Settings, tmp_path: Path, object_store: str) -> Settings:
     return at_home(settings, tmp_path / "there", object_store)
