@@ -45,8 +45,8 @@ class ReleasedBento(_Part):
     """Name and version, as BentoML's metrics show them."""
     digest: Digest
     """SHA-256 of the archive."""
-    uri: Annotated[str, Field(pattern=r"^\S+$", max_length=1000)]
-    """As `components.core.object_store.local_path` understands it."""
+    uri: Annotated[str, Field(pattern=r"^(s3://[^/\s]+)?(/[^/\s]+)+$", max_length=1000)]
+    """Its address in the object store, or the whole path of a file that the pod has: what is relative is nowhere there."""
 
 
 class ServingImage(_Part):

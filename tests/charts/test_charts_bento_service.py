@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from components.core.release import Release, ReleasedBento, ServingImage, render_release
 
@@ -84,6 +85,32 @@ def test_a_release_that_a_hand_broke_is_refused(release: Release, data: st.DataO
     else:
         place[key] = wrong
     assert list(SCHEMA.iter_errors(values))
+
+
+WRONG_ADDRESSES = (
+    "bentos/",
+    "./bentos/",
+    "s3:///",
+    "s3://",
+    "s3:/models/",
+    "http://models/",
+    "models://b/",
+    "//b/",
+    " /b/",
+    "",
+)
+
+
+@settings(deadline=None)
+@given(RELEASES, st.sampled_from(WRONG_ADDRESSES))
+def test_an_archive_that_no_pod_would_find_is_refused(release: Release, place: str) -> None:
+    """A path relative to somebody's home, or the address of a store that nothing here speaks to."""
+    values = yaml.safe_load(render_release(release))
+    values["release"]["bento"]["uri"] = f"{place}{release.bento.digest}.tar"
+    (error,) = SCHEMA.iter_errors(values)
+    assert error.json_path == "$.release.bento.uri"
+    with pytest.raises(ValidationError, match="uri"):
+        ReleasedBento(tag=release.bento.tag, digest=release.bento.digest, uri=values["release"]["bento"]["uri"])
 
 
 def test_helm_says_which_value_is_wrong(render: Any, helm: ModuleType) -> None:

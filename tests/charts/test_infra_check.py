@@ -29,7 +29,7 @@ RELEASE = Release(
     use_case="flights",
     model_version=3,
     model="a" * 64,
-    bento=ReleasedBento(tag="flights:abc", digest="b" * 64, uri="bentos/flights.tar"),
+    bento=ReleasedBento(tag="flights:abc", digest="b" * 64, uri="s3://models/bentos/flights.tar"),
     image=ServingImage(repository="registry.example.com/driftline-serve", digest="sha256:" + "c" * 64),
     verdict="d" * 64,
     run_id="run-1",

@@ -246,7 +246,7 @@ def test_a_release_renders_with_the_values_of_each_use_case(
             use_case=folder.name,
             model_version=3,
             model="a" * 64,
-            bento=ReleasedBento(tag=f"{folder.name}:abc", digest="b" * 64, uri="bentos/model.tar"),
+            bento=ReleasedBento(tag=f"{folder.name}:abc", digest="b" * 64, uri="s3://models/bentos/model.tar"),
             image=ServingImage(repository="registry.example.com/driftline-serve", digest="sha256:" + "c" * 64),
             verdict="d" * 64,
             run_id="run-1",

@@ -21,7 +21,11 @@ BENTOS = st.fixed_dictionaries(
     {
         "tag": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}:[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
         "digest": DIGEST,
-        "uri": st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=80),
+        "uri": st.builds(
+            "{}/{}.tar".format,
+            st.sampled_from(["s3://models", "/home/driftline"]),
+            st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/"), min_size=1, max_size=80),
+        ),
     }
 )
 IMAGES = st.fixed_dictionaries(
