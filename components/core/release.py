@@ -46,7 +46,7 @@ class ReleasedBento(_Part):
     digest: Digest
     """SHA-256 of the archive."""
     uri: Annotated[str, Field(pattern=r"^(s3://[^/\s]+)?(/[^/\s]+)+$", max_length=1000)]
-    """Its address in the object store, or the whole path of a file that the pod has: what is relative is nowhere there."""
+    """Its address in the object store, or the whole path of a file in the pod, where nothing relative is found."""
 
 
 class ServingImage(_Part):
