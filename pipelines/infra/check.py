@@ -14,6 +14,7 @@ from pipelines.infra.read import LOCK, read_addons, read_clusters, read_kfp_imag
 from pipelines.schedules.read import read_schedule
 
 RUN_LOCK = "run `driftline infra lock`"
+LOCK_BUILT = "run `driftline infra lock --images images.json`, with the file that `make images` writes"
 RUN_PIN = "run `driftline infra pin`"
 COMMIT = re.compile(r"\?ref=[0-9a-f]{40}$")
 
@@ -89,7 +90,7 @@ def _digests(
         addon = addons[name]
         for image in missing_of_addon(addon, lock):
             built = image.removeprefix("built:")
-            step = f"{RUN_LOCK} --images images.json, which `make images` writes" if image != built else RUN_LOCK
+            step = LOCK_BUILT if image != built else RUN_LOCK
             yield Finding(where, f"{name}: no digest of image {built}", step)
         if not addon.source.path and chart_key(addon.source) not in lock.charts:
             yield Finding(where, f"{name}: no digest of chart {chart_key(addon.source)}", RUN_LOCK)

@@ -78,7 +78,7 @@ def test_the_local_cluster_passes_and_a_missing_digest_is_refused_with_the_next_
     assert "no digest of chart https://charts.jetstack.io/cert-manager:v1.21.1" in result.output
     assert "next step: run `driftline infra lock`" in result.output
     assert "no digest of image cpu" in result.output
-    assert "--images images.json, which `make images` writes" in result.output
+    assert "run `driftline infra lock --images images.json`" in result.output
 
 
 def test_an_add_on_or_an_overlay_that_is_not_there(root: Path) -> None:
