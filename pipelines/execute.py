@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.core.errors import Superseded
-from components.core.ledger.champions import has_unmirrored
+from components.core.ledger.champions import list_unmirrored
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run, read_run
 from components.core.settings import Settings
@@ -50,8 +50,8 @@ def run_pipeline(
     require_writable(settings.home)
     migrate(settings.ledger_url)
     ledger = open_ledger(settings.ledger_url)
-    if has_unmirrored(ledger):
-        from components.promote.mirror import repair_mirror
+    if list_unmirrored(ledger):
+        from components.core.mirror import repair_mirror
 
         repair_mirror(settings)
     # Before anything runs: a training whose promotion could not be committed is not worth its time.

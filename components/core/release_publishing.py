@@ -18,6 +18,7 @@ from components.core.ledger.champions import read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.releases import read_release
 from components.core.ledger.serving import Observed, read_serving, record_observation
+from components.core.mirror import mirror_if_reachable
 from components.core.release import release_path, render_release
 from components.core.release_branch import look, own_environment, release_message, require_head
 from components.core.settings import Settings
@@ -99,13 +100,19 @@ def observe_release(settings: Settings, use_case: str, *, rewritten: bool = Fals
 
 
 def observe_if_reachable(settings: Settings, use_case: str) -> None:
-    """Observe the release where there is a repository; what is wrong with it is logged and holds nothing up."""
+    """Observe the release where there is a repository; what is wrong with it is logged and holds nothing up.
+
+    MLflow's alias follows a champion that changed.
+    """
     if not settings.git_url:
         return
     try:
-        observe_release(settings, use_case)
+        observed = observe_release(settings, use_case)
     except (GitFailed, ConfigError, DataError) as error:
         log.warning("what Git says of %s is not known, the ledger counts: %s", use_case, error)
+        return
+    if observed is not None and observed.event:
+        mirror_if_reachable(settings, use_case)
 
 
 def _observe(settings: Settings, made: Clone, head: str, use_case: str, *, rewritten: bool = False) -> Observed | None:

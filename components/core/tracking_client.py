@@ -1,6 +1,7 @@
 """The client of MLflow's store, which is a SQLite file, a database server or MLflow's own server."""
 
 import fcntl
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from components.core.storage import write_atomically
 
 DATABASES = ("postgresql", "mysql", "mssql")
 """Servers that MLflow speaks to itself, without a server of its own in between."""
+ANSWER_SECONDS = 5.0
 
 
 @contextmanager
@@ -31,11 +33,27 @@ def open_tracking(settings: Settings) -> Iterator[Any]:
             _require_answer(settings.mlflow_uri)
         yield MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StorageFailed(
-            f"MLflow at {make_url(settings.mlflow_uri).render_as_string(hide_password=True)} failed",
-            measured=str(error).splitlines()[0][:300],
-            next_step="check MLFLOW_TRACKING_URI and the server, then run the step again; nothing is lost",
-        ) from error
+        raise _failed(settings, error) from error
+
+
+def require_answer(settings: Settings) -> None:
+    """Raise StorageFailed at once when nobody listens where MLflow should be: its own client tries for four minutes."""
+    address = make_url(settings.mlflow_uri)
+    ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+    if (port := address.port or ports.get(address.get_backend_name())) is None or not address.host:
+        return
+    try:
+        socket.create_connection((address.host, port), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise _failed(settings, error) from error
+
+
+def _failed(settings: Settings, error: Exception) -> StorageFailed:
+    return StorageFailed(
+        f"MLflow at {make_url(settings.mlflow_uri).render_as_string(hide_password=True)} failed",
+        measured=str(error).splitlines()[0][:300],
+        next_step="check MLFLOW_TRACKING_URI and the server, then run the step again; nothing is lost",
+    )
 
 
 def _create_database(path: Path) -> None:

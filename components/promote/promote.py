@@ -16,12 +16,12 @@ from components.core.ledger.champions import Candidate, Outcome
 from components.core.ledger.champions import promote as swap_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.refusals import recorded_refusal
+from components.core.mirror import mirror_champion
 from components.core.model_signature import require_signature
 from components.core.object_store import fetch, local_path
 from components.core.release_publishing import observe_if_reachable, publish_champion
 from components.core.settings import Settings
 from components.core.verdict import Verdict, require_approved
-from components.promote.mirror import mirror_champion
 from components.promote.release import describe_release, pinned_image
 
 log = logging.getLogger(__name__)

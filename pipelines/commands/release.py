@@ -72,8 +72,8 @@ def revert(use_case: str, environment: str, to: int | None, reason: str, ask: bo
 @json_option
 def sync(use_case: str, rewritten: bool, as_json: bool) -> None:
     """Finish what a failed push or a killed step left: follow Git, commit the champion, mend MLflow's alias."""
+    from components.core.mirror import repair_mirror
     from components.core.release_publishing import observe_release, publish_champion
-    from components.promote.mirror import repair_mirror
 
     settings = load_settings()
     observe_release(settings, use_case, rewritten=rewritten)

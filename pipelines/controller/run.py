@@ -9,7 +9,9 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import ConfigError
+from components.core.mirror import mirror_changed
 from components.core.settings import Settings
+from components.core.tracking_client import is_embedded
 from pipelines.controller.exposition import Exposition
 from pipelines.controller.kubernetes_access import Kubernetes, find_kubernetes
 from pipelines.controller.lease import LEASE_SECONDS, RENEW_SECONDS, KubernetesLease
@@ -71,6 +73,10 @@ class Controller:
             parts += self._kfp_parts(seconds, look, kubernetes)
         else:
             log.warning("dispatch, schedules and kfp are off: DRIFTLINE_KFP_HOST is not set")
+        if is_embedded(settings) and not settings.ledger_url.startswith("sqlite:"):
+            log.warning("mirror is off: MLFLOW_TRACKING_URI is not set")
+        else:
+            parts.append(Part("mirror", seconds, lambda: mirror_changed(settings)))
         if settings.git_url:
             parts += self._git_parts(seconds, look, kubernetes)
         else:

@@ -101,6 +101,7 @@ FEATURES = pod(
         "app.kubernetes.io/component": "server",
     },
 )
+MLFLOW = pod("driftline-system", **{"app.kubernetes.io/name": "mlflow"})
 POSTGRES = pod("data", **{"cnpg.io/cluster": "driftline"})
 PROMETHEUS = pod("monitoring", app="prometheus")
 INTERNET = network.Host("198.51.100.7")
@@ -125,6 +126,7 @@ ALLOWED = {
     "claim reads Git": (step("claim"), GIT, 443),
     "promote writes Git": (step("promote"), GIT, 443),
     "the controller reaches the Kubernetes API": (CONTROLLER, KUBERNETES, 6443),
+    "the controller moves MLflow's alias": (CONTROLLER, MLFLOW, 5000),
     "the controller is scraped": (PROMETHEUS, CONTROLLER, 8080),
     "the feature server is scraped": (PROMETHEUS, FEATURES, 8000),
     "a named caller reads features": (pod("shop", app="web"), FEATURES, 6566),

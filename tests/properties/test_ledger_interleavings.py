@@ -25,9 +25,9 @@ from components.core.ledger.requests import expire_leases, fail_attempt, next_di
 from components.core.ledger.runs import claim_run, finish_run, list_runs, read_run
 from components.core.ledger.schema import champions
 from components.core.ledger.suppression import Limits
+from components.core.mirror import mirror_champion
 from components.core.settings import Settings
 from components.core.tracking import champion_alias, register_version, set_champion_alias, start_run
-from components.promote.mirror import mirror_champion
 
 SILENCE_SECONDS = 0.02
 DEADLINE_SECONDS = 120

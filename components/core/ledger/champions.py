@@ -206,10 +206,11 @@ def mark_mirrored(engine: sa.Engine, model: str, version: int) -> None:
         )
 
 
-def has_unmirrored(engine: sa.Engine) -> bool:
-    """Return whether a promotion ended before MLflow's alias followed."""
+def list_unmirrored(engine: sa.Engine) -> list[str]:
+    """Return the models whose champion changed and whose alias in MLflow has not followed yet, by name."""
+    query = sa.select(champions.c.model).where(~champions.c.mirrored).order_by(champions.c.model)
     with reading(engine) as connection:
-        return connection.execute(sa.select(champions.c.model).where(~champions.c.mirrored)).first() is not None
+        return list(connection.execute(query).scalars())
 
 
 def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from components.core.errors import LedgerError
 from components.core.ledger.champions import (
     Candidate,
-    has_unmirrored,
     list_champions,
     list_promotions,
+    list_unmirrored,
     mark_mirrored,
     promote,
     read_champion,
@@ -119,19 +119,19 @@ def test_models_do_not_meet(ledger: sa.Engine) -> None:
 
 
 def test_a_champion_is_unmirrored_until_its_own_version_is_marked(ledger: sa.Engine) -> None:
-    assert not has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == []
     promote(ledger, candidate(ledger, 1), None)
-    assert has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == ["flights"]
     mark_mirrored(ledger, "flights", 1)
-    assert not has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == []
     promote(ledger, candidate(ledger, 2), 1)
     mark_mirrored(ledger, "flights", 1)
-    assert has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == ["flights"]
     promote(ledger, candidate(ledger, 3), 1)
     mark_mirrored(ledger, "taxi", 2)
-    assert has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == ["flights"]
     mark_mirrored(ledger, "flights", 2)
-    assert not has_unmirrored(ledger)
+    assert list_unmirrored(ledger) == []
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled", "refused"])

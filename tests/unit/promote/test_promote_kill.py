@@ -18,16 +18,16 @@ import pytest
 import sqlalchemy as sa
 
 from components.core.evidence import Evidence, Window
-from components.core.ledger.champions import has_unmirrored, list_promotions, read_champion
+from components.core.ledger.champions import list_promotions, list_unmirrored, read_champion
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.proposals import Proposal, decide_once
 from components.core.ledger.requests import next_dispatch
 from components.core.ledger.runs import list_runs
 from components.core.ledger.schema import attempts, requests
 from components.core.ledger.suppression import Limits
+from components.core.mirror import repair_mirror
 from components.core.settings import Settings
 from components.core.tracking import champion_alias
-from components.promote.mirror import repair_mirror
 from components.promote.promote import promote
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def everything(settings: Settings) -> dict[str, Any]:
         "requests": [tuple(row) for row in asked],
         "attempts": [tuple(row) for row in tried],
         "alias": champion_alias(settings, "flights"),
-        "unmirrored": has_unmirrored(ledger),
+        "unmirrored": bool(list_unmirrored(ledger)),
         "tags": {v.version: dict(v.tags) for v in versions},
     }
 

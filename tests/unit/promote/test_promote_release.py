@@ -14,11 +14,11 @@ from components.core.ledger.champions import list_promotions, read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.releases import read_release
 from components.core.ledger.runs import read_run
+from components.core.mirror import repair_mirror
 from components.core.release import parse_release
 from components.core.settings import Settings
 from components.core.tracking import champion_alias
 from components.core.verdict import read_verdict
-from components.promote.mirror import repair_mirror
 from components.promote.promote import promote
 
 Approve = Callable[..., Any]

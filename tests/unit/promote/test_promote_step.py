@@ -13,11 +13,11 @@ from components.core.errors import DataError, GateRefused, LedgerError, StorageF
 from components.core.ledger.champions import Champion, list_promotions, read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.runs import finish_run, read_run
+from components.core.mirror import repair_mirror
 from components.core.settings import Settings
 from components.core.tracking import champion_alias, set_champion_alias
 from components.core.verdict import read_verdict
 from components.promote.component import promote as promote_step
-from components.promote.mirror import repair_mirror
 from components.promote.promote import promote
 
 Approve = Callable[[Settings, int, int | None], Any]

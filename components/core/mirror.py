@@ -5,7 +5,7 @@ import logging
 import sqlalchemy as sa
 
 from components.core.errors import StorageFailed
-from components.core.ledger.champions import list_champions, mark_mirrored, read_champion
+from components.core.ledger.champions import list_champions, list_unmirrored, mark_mirrored, read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.settings import Settings
 
@@ -27,6 +27,39 @@ def repair_mirror(settings: Settings) -> list[str]:
         except StorageFailed as error:
             log.warning("the alias of %s does not follow the ledger: %s", champion.model, error)
     return repaired
+
+
+def mirror_changed(settings: Settings) -> None:
+    """Make the alias follow where a champion changed since it last did: after a revert, or a promotion that was killed.
+
+    One model holds up no other one. Raises the first StorageFailed at the end, LedgerError; the next call goes on.
+    """
+    engine = open_ledger(settings.ledger_url)
+    errors: list[StorageFailed] = []
+    for model in list_unmirrored(engine):
+        try:
+            if mirror_champion(settings, engine, model):
+                log.warning("the alias of %s in MLflow follows the ledger again", model)
+        except StorageFailed as error:
+            log.error("the alias of %s does not follow the ledger: %s", model, error)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def mirror_if_reachable(settings: Settings, model: str) -> None:
+    """Make the alias of a model follow the ledger; an MLflow that is away is logged and holds nothing up.
+
+    Whoever comes next repairs it: the controller, the next promotion, or `driftline release sync`.
+    """
+    from components.core.tracking_client import require_answer
+
+    try:
+        # MLflow's own client would try for more than four minutes.
+        require_answer(settings)
+        mirror_champion(settings, open_ledger(settings.ledger_url), model)
+    except StorageFailed as error:
+        log.warning("the alias of %s does not follow the ledger yet: %s", model, error)
 
 
 def mirror_champion(settings: Settings, engine: sa.Engine, model: str) -> bool:
