@@ -59,6 +59,12 @@ def committer(settings: Settings) -> Iterator[Committer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def may_commit(settings: Settings) -> bool:
+    """Return whether this installation has what `committer` asks for: a key, or a repository that needs none."""
+    key = settings.git_signing_key
+    return (key is not None and key.is_file()) or is_local(settings.git_url)
+
+
 def is_local(url: str) -> bool:
     """Return whether a repository's address is a path of this machine."""
     return url.startswith(("/", "file:///"))

@@ -17,7 +17,7 @@ from components.core.git_signing import committer
 from components.core.ledger.champions import read_champion
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.releases import read_release
-from components.core.ledger.serving import Observed, read_serving, record_observation
+from components.core.ledger.serving import Observed, Serving, read_serving, record_observation
 from components.core.mirror import mirror_if_reachable
 from components.core.release import release_path, render_release
 from components.core.release_branch import look, own_environment, release_message, require_head
@@ -47,13 +47,17 @@ class Published(BaseModel):
 def publish_champion(settings: Settings, use_case: str) -> Published:
     """Commit the release of the ledger's champion unless Git has it, or had it and was reverted.
 
-    Equal content makes no commit. Raises ConfigError for settings or a file in Git that cannot be used, GitFailed when
-    the repository cannot be read or written; the champion stays promoted then, and calling this again is safe.
+    Equal content makes no commit. Raises ConfigError for settings or a file in Git that cannot be used, DataError for a
+    rewritten history, GitFailed when the repository cannot be read or written; the champion stays promoted then, and
+    calling this again is safe.
     """
     environment, engine = own_environment(settings), open_ledger(settings.ledger_url)
     with clone(settings) as made, committer(settings) as by:
         for attempt in range(ATTEMPTS):
+            before = read_serving(engine, use_case, environment)
             head = require_head(made, fetch(made))
+            # What an older branch does not know, it may have taken back.
+            _require_follows(settings, made, head, before)
             champion = read_champion(engine, use_case)
             version = champion.version if champion else None
             kept = read_release(engine, use_case, champion.version) if champion else None
@@ -129,13 +133,8 @@ def _observe(settings: Settings, made: Clone, head: str, use_case: str, *, rewri
             head = fetch(made)
         if not head:
             return None
-        if before is not None and not rewritten and not contains(made, head, before.head):
-            raise DataError(
-                f"the history of {settings.git_branch} was rewritten, or its server answers with an old one",
-                measured=f"head {head[:12]} does not follow {before.head[:12]}",
-                allowed="commits on top of what was there",
-                next_step="if that was meant: driftline release sync --rewritten",
-            )
+        if not rewritten:
+            _require_follows(settings, made, head, before)
         seen = look(made, head, use_case, environment)
         if seen.release is None and before is None:
             return None
@@ -152,3 +151,14 @@ def _observe(settings: Settings, made: Clone, head: str, use_case: str, *, rewri
                 )
             return observed
     raise LedgerError("what serves is observed by too many at once", measured=use_case, next_step="try again")
+
+
+def _require_follows(settings: Settings, made: Clone, head: str, before: Serving | None) -> None:
+    """Raise DataError unless a branch still holds what was observed of it before."""
+    if before is not None and not contains(made, head, before.head):
+        raise DataError(
+            f"the history of {settings.git_branch} was rewritten, or its server answers with an old one",
+            measured=f"head {head[:12]} does not follow {before.head[:12]}",
+            allowed="commits on top of what was there",
+            next_step="if that was meant: driftline release sync --rewritten",
+        )

@@ -24,22 +24,26 @@ def look_at_ledger(settings: Settings, exposition: Exposition) -> None:
     Raises ConfigError, LedgerError.
     """
     try:
-        samples = read_ledger(open_ledger(settings.ledger_url))
+        environment = settings.git_environment if settings.git_url else ""
+        samples = read_ledger(open_ledger(settings.ledger_url), environment)
     except Exception:
         exposition.put(SOURCE, [Sample(UP, 0)])
         raise
     exposition.put(SOURCE, [Sample(UP, 1), *samples])
 
 
-def read_ledger(ledger: sa.Engine) -> list[Sample]:
-    """Return all samples that a ledger gives. Raises LedgerError."""
+def read_ledger(ledger: sa.Engine, environment: str = "") -> list[Sample]:
+    """Return all samples that a ledger gives; `environment` is whose releases are committed, empty: nobody's.
+
+    Raises LedgerError.
+    """
     with reading(ledger) as connection:
         known = known_use_cases(connection)
         return [
             *run_samples(connection, known),
             *decision_samples(connection, known),
             *request_samples(connection, known),
-            *model_samples(connection, known),
+            *model_samples(connection, known, environment),
         ]
 
 

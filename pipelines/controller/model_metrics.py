@@ -5,13 +5,16 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from components.core.ledger.schema import champions, promotions, serving
+from components.core.ledger.schema import champions, promotions, releases, serving
 from components.core.metric_registry import registry
 from pipelines.controller.exposition import Sample
 
 
-def model_samples(connection: sa.Connection, use_cases: list[str]) -> Iterator[Sample]:
-    """Yield the metrics of champions, promotions and releases, for some use cases."""
+def model_samples(connection: sa.Connection, use_cases: list[str], environment: str) -> Iterator[Sample]:
+    """Yield the metrics of champions, promotions and releases, for some use cases.
+
+    `environment` is what this installation releases to, empty where nothing is committed.
+    """
     name = "driftline_promotions_total"
     outcomes = next(metric for metric in registry().metrics if metric.name == name).values["outcome"]
     query = sa.select(promotions.c.model, promotions.c.outcome, sa.func.count())
@@ -34,6 +37,21 @@ def model_samples(connection: sa.Connection, use_cases: list[str]) -> Iterator[S
         yield Sample("driftline_release_info", 1, pinned)
         since = _serves_since(connection, row.use_case, row.version) or row.observed_at
         yield Sample("driftline_release_timestamp_seconds", since.timestamp(), where)
+
+    if environment:
+        yield from _uncommitted(connection, environment)
+
+
+def _uncommitted(connection: sa.Connection, environment: str) -> Iterator[Sample]:
+    """Yield which champions wait for their commit: what Git released and names no more is demoted once it is seen."""
+    kept = sa.and_(releases.c.model == champions.c.model, releases.c.version == champions.c.version)
+    served = sa.and_(serving.c.use_case == champions.c.model, serving.c.environment == environment)
+    query = sa.select(champions.c.model, champions.c.version, serving.c.use_case, serving.c.version.label("named"))
+    for row in connection.execute(query.join(releases, kept).outerjoin(serving, served)):
+        withdrawn = row.use_case is not None and row.named is None
+        value = not withdrawn and row.named != row.version
+        labels = {"use_case": row.model, "environment": environment}
+        yield Sample("driftline_release_uncommitted", float(value), labels)
 
 
 def _serves_since(connection: sa.Connection, use_case: str, version: int) -> datetime | None:

@@ -1,13 +1,15 @@
-"""Following Git: which version it names, and taking back a release whose canary was aborted."""
+"""Following Git, committing what a promotion could not commit, and taking back a release whose canary was aborted."""
 
 import logging
 from collections import Counter
 from typing import Any
 
 from components.core.errors import ConfigError, DataError, DriftlineError
-from components.core.ledger.champions import list_champions
+from components.core.git_signing import may_commit
+from components.core.ledger.champions import list_champions, read_champion
 from components.core.ledger.engine import open_ledger
-from components.core.release_publishing import observe_release
+from components.core.ledger.releases import read_release
+from components.core.release_publishing import observe_release, publish_champion
 from components.core.settings import Settings
 from pipelines.controller.exposition import Exposition, Sample
 from pipelines.controller.rollouts import Aborted, revert_aborted
@@ -18,20 +20,62 @@ log = logging.getLogger(__name__)
 SOURCE = "rollouts"
 
 
-def observe_releases(settings: Settings) -> None:
-    """Record which version Git names for each use case that has a champion, and let the champion follow a revert.
+class Releases:
+    """Brings ledger and Git together: the champion follows Git, and one that Git never had is committed.
 
-    One that cannot be read holds up no other one. Raises the first error of `observe_release` at the end, LedgerError.
+    It may be killed at any point, and many may do it at once: an observation is a compare-and-swap, equal content makes
+    no commit, and nothing that was taken back is committed again.
     """
-    errors: list[DriftlineError] = []
-    for champion in list_champions(open_ledger(settings.ledger_url)):
-        try:
-            observe_release(settings, champion.model)
-        except DriftlineError as error:
-            log.error("%s: %s", champion.model, error)
-            errors.append(error)
-    if errors:
-        raise errors[0]
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._answered: dict[str, tuple[int, str]] = {}
+        """Champion and head of the branch for which there was nothing to commit."""
+        self._told: dict[str, int] = {}
+        """Champion of which was said that it cannot be committed."""
+
+    def look(self) -> None:
+        """Look at each use case that has a champion; one that cannot be read or written holds up no other one.
+
+        Raises the first error of `observe_release` or `publish_champion` at the end, LedgerError.
+        """
+        errors: list[DriftlineError] = []
+        for champion in list_champions(open_ledger(self._settings.ledger_url)):
+            try:
+                self._follow(champion.model)
+            except DriftlineError as error:
+                log.error("%s: %s", champion.model, error)
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _follow(self, use_case: str) -> None:
+        settings, ledger = self._settings, open_ledger(self._settings.ledger_url)
+        observed = observe_release(settings, use_case)
+        champion = read_champion(ledger, use_case)
+        served = observed.serving if observed is not None else None
+        if champion is None or (served is not None and served.version == champion.version):
+            return
+        known = champion.version, served.head if served is not None else ""
+        if self._answered.get(use_case) == known or read_release(ledger, use_case, champion.version) is None:
+            return
+        if not may_commit(settings):
+            if self._told.get(use_case) != champion.version:
+                self._told[use_case] = champion.version
+                log.error(
+                    "version %d of %s was promoted and is not in Git, and this controller has no key to commit it:"
+                    " run `driftline release sync` where there is one, or create the Secret driftline-git-write",
+                    champion.version,
+                    use_case,
+                )
+            return
+        published = publish_champion(settings, use_case)
+        if published.state == "committed":
+            log.warning(
+                "version %s of %s was not in Git: commit %s", published.version, use_case, published.commit[:12]
+            )
+        else:
+            self._answered[use_case] = known
 
 
 class Reverts:

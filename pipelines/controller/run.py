@@ -106,9 +106,9 @@ class Controller:
         return [*parts, Part("schedules", seconds, schedules, rest=lambda: exposition.put(SCHEDULES, []))]
 
     def _git_parts(self, seconds: float, look: float, kubernetes: Kubernetes | None) -> list[Part]:
-        from pipelines.controller.releases import Reverts, observe_releases
+        from pipelines.controller.releases import Releases, Reverts
 
-        parts = [Part("releases", seconds, lambda: observe_releases(self.settings))]
+        parts = [Part("releases", seconds, Releases(self.settings).look)]
         namespaces = self.options.serving_namespaces
         if kubernetes is None or not namespaces:
             log.warning("rollouts is off: it needs Kubernetes and a --serving-namespace")

@@ -52,6 +52,7 @@ def policies(render: Any) -> list[Any]:
     """Return all NetworkPolicies of a cluster with flights in production."""
     found = read(POLICIES / "kubeflow/network.yaml", "kubeflow")
     found += read(POLICIES / "driftline-system/network.yaml", "driftline-system")
+    found += read(POLICIES / "driftline-system/stores.yaml", "driftline-system")
     for use_case in ("flights", "wind"):
         found += read(POLICIES / "use-case/network.yaml", f"ml-{use_case}")
     more = {
@@ -101,11 +102,25 @@ FEATURES = pod(
         "app.kubernetes.io/component": "server",
     },
 )
-MLFLOW = pod("driftline-system", **{"app.kubernetes.io/name": "mlflow"})
 POSTGRES = pod("data", **{"cnpg.io/cluster": "driftline"})
+STORES = {
+    "postgres": pod("driftline-system", **{"cnpg.io/cluster": "postgres", "cnpg.io/instanceName": "postgres-1"}),
+    "valkey": pod("driftline-system", **{"app.kubernetes.io/name": "valkey", "app.kubernetes.io/instance": "valkey"}),
+    "mlflow": pod("driftline-system", **{"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": "mlflow"}),
+}
+OPERATOR = pod("cnpg-system", **{"app.kubernetes.io/name": "cloudnative-pg"})
+SERVED = pod(
+    "ml-flights",
+    **{
+        "app.kubernetes.io/name": "bento-service",
+        "app.kubernetes.io/instance": "flights",
+        "app.kubernetes.io/component": "serving",
+    },
+)
 PROMETHEUS = pod("monitoring", app="prometheus")
 INTERNET = network.Host("198.51.100.7")
 KUBERNETES = network.Host("10.0.0.1")
+API_SERVER, BUCKET = network.Host("192.0.2.1"), network.Host("192.0.2.3")
 GIT, SOURCE = network.Host("192.0.2.10"), network.Host("192.0.2.20")
 
 ALLOWED = {
@@ -126,9 +141,20 @@ ALLOWED = {
     "claim reads Git": (step("claim"), GIT, 443),
     "promote writes Git": (step("promote"), GIT, 443),
     "the controller reaches the Kubernetes API": (CONTROLLER, KUBERNETES, 6443),
-    "the controller moves MLflow's alias": (CONTROLLER, MLFLOW, 5000),
     "the controller is scraped": (PROMETHEUS, CONTROLLER, 8080),
     "the feature server is scraped": (PROMETHEUS, FEATURES, 8000),
+    "MLflow keeps its records": (STORES["mlflow"], STORES["postgres"], 5432),
+    "MLflow keeps artifacts": (STORES["mlflow"], BUCKET, 443),
+    "KFP's plugin tells MLflow": (API, STORES["mlflow"], 5000),
+    "KFP uses PostgreSQL": (API, STORES["postgres"], 5432),
+    "KFP's metadata uses PostgreSQL": (METADATA, STORES["postgres"], 5432),
+    "an instance follows another": (STORES["postgres"], STORES["postgres"], 5432),
+    "the operator asks an instance": (OPERATOR, STORES["postgres"], 8000),
+    "an instance asks Kubernetes": (STORES["postgres"], API_SERVER, 6443),
+    "an instance archives": (STORES["postgres"], BUCKET, 443),
+    "PostgreSQL is scraped": (PROMETHEUS, STORES["postgres"], 9187),
+    "MLflow is scraped": (PROMETHEUS, STORES["mlflow"], 5000),
+    "a served model looks features up": (SERVED, STORES["valkey"], 6379),
     "a named caller reads features": (pod("shop", app="web"), FEATURES, 6566),
 }
 DENIED = {
@@ -160,6 +186,19 @@ DENIED = {
     "another namespace asks the controller": (pod("ml-flights", app="any"), CONTROLLER, 8080),
     "a pod without a policy reaches anything": (pod("ml-wind", app="new"), INTERNET, 443),
     "a pod without a policy is reached": (pod("ml-flights", app="any"), pod("ml-wind", app="new"), 80),
+    "a served model reaches the database": (SERVED, STORES["postgres"], 5432),
+    "a served model reaches MLflow": (SERVED, STORES["mlflow"], 5000),
+    "a notebook reaches MLflow": (pod("kubeflow", app="notebook"), STORES["mlflow"], 5000),
+    "a notebook reaches the database": (pod("kubeflow", app="notebook"), STORES["postgres"], 5432),
+    "somebody elsewhere reaches the database": (pod("shop", app="web"), STORES["postgres"], 5432),
+    "somebody elsewhere looks features up": (
+        pod("shop", **{"app.kubernetes.io/name": "bento-service"}),
+        STORES["valkey"],
+        6379,
+    ),
+    "the online store reaches anything": (STORES["valkey"], INTERNET, 443),
+    "the database reaches the internet": (STORES["postgres"], INTERNET, 443),
+    "MLflow reaches the internet": (STORES["mlflow"], INTERNET, 443),
     "somebody else reads features": (pod("shop", app="other"), FEATURES, 6566),
     "a caller of features reads its metrics": (pod("shop", app="web"), FEATURES, 8000),
 }

@@ -18,7 +18,7 @@ from components.core.ledger.holds import hold, release
 from components.core.ledger.proposals import Proposal, decide_once
 from components.core.ledger.requests import fail_attempt, next_dispatch
 from components.core.ledger.runs import claim_run, finish_run
-from components.core.ledger.schema import champions, promotions, runs, serving
+from components.core.ledger.schema import champions, promotions, releases, runs, serving
 from components.core.ledger.suppression import Limits
 from components.core.metric_registry import registry
 from components.core.settings import embedded_settings
@@ -262,6 +262,13 @@ def test_holds_champions_promotions_and_releases(ledger: sa.Engine) -> None:
         pinned = {"use_case": "birds", "environment": "staging", "commit": "c" * 40, "head": "e" * 40}
         connection.execute(sa.insert(serving).values(**pinned, version=3, observed_at=T0))
         connection.execute(sa.insert(serving).values(**pinned | {"environment": "prod"}, version=None, observed_at=T0))
+        document = {"document": "{}", "verdict": "{}", "card": "{}", "recorded_at": T0}
+        connection.execute(sa.insert(releases).values(model="birds", version=3, **document))
+    name = "driftline_release_uncommitted"
+    assert value(read_ledger(ledger), name, use_case="birds", environment="staging") is None, "no Git is configured"
+    # Named, withdrawn, never seen.
+    for environment, waits in (("staging", 0), ("prod", 0), ("local", 1)):
+        assert value(read_ledger(ledger, environment), name, use_case="birds", environment=environment) == waits
     samples = read_ledger(ledger)
     Exposition().put("s", samples)
     assert value(samples, "driftline_hold_active", use_case="wells") == 1
@@ -286,7 +293,7 @@ def test_all_that_is_registered_is_exported(ledger: sa.Engine, ledger_url: str, 
     claim_run(ledger, "r2", "c", "training", "birds")
     finish_run(ledger, "r2", "succeeded")
     settings = embedded_settings(tmp_path, tmp_path).model_copy(
-        update={"ledger_url": ledger_url, "git_environment": "staging"}
+        update={"ledger_url": ledger_url, "git_url": "/nowhere.git", "git_environment": "staging"}
     )
     exposition = Exposition()
     rounds = Rounds([Part("ledger", 60, lambda: look_at_ledger(settings, exposition))], is_leader=lambda: True)

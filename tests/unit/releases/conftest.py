@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,3 +225,34 @@ def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def git_fixture() -> Callable[..., str]:
     """Return git as a person runs it: (folder, words)."""
     return git
+
+
+@pytest.fixture
+def daemon(repository: Any) -> Iterator[str]:
+    """Yield the address of the bare repository at a real git server, where everybody may push."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["git", "daemon", "--export-all", "--enable=receive-pack", "--reuseaddr", "--listen=127.0.0.1"]
+    process = subprocess.Popen(
+        [*command, f"--port={port}", f"--base-path={repository.bare.parent}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 20
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"git://127.0.0.1:{port}/{repository.bare.name}"
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(20)
+
+
+@pytest.fixture(name="promote_version")
+def promote_version_fixture() -> Callable[..., str]:
+    """Return a function that promotes a version in any ledger: (settings, version, champion compared with)."""
+    return promote_version

@@ -4,12 +4,11 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from components.core.ledger.serving import read_serving
 from components.core.release import parse_release, release_path
 from components.core.release_publishing import observe_release, publish_champion
 from components.core.settings import Settings
+from pipelines.controller.releases import Releases
 from pipelines.releases.revert import open_revert
 
 FORK = multiprocessing.get_context("fork")
@@ -118,6 +118,32 @@ def _checkpointed(settings: Settings, ledger: Path) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
+def test_a_controller_that_is_killed_while_it_commits_and_another_one_commit_once(
+    gitops: Settings, repository: Any, promoted: Promote, git: Any, tmp_path: Path, when: str
+) -> None:
+    promoted(1, None)
+    publish_champion(gitops, "flights")
+    promoted(2, 1)  # and the step could not push
+    bare, ledger = repository.bare, Path(gitops.ledger_url.removeprefix("sqlite:///"))
+    start, content = repository.head, _checkpointed(gitops, ledger)
+    code, commands = killed_at(tmp_path, lambda: Releases(gitops).look())
+    assert code == 0
+    expected = end_state(gitops, repository, git)
+    assert expected[:2] == (2, 2)
+    for point in range(1, commands + 1):
+        git(bare, "update-ref", "refs/heads/main", start)
+        ledger.write_bytes(content)
+        for side in ("-wal", "-shm"):
+            ledger.with_name(ledger.name + side).unlink(missing_ok=True)
+        code, _ = killed_at(tmp_path, lambda: Releases(gitops).look(), **{when: point})
+        assert code == -signal.SIGKILL
+        Releases(gitops).look()
+        assert end_state(gitops, repository, git) == expected
+        repository.assert_linear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_a_killed_revert_and_a_retry_revert_once(
     gitops: Settings, repository: Any, promoted: Promote, git: Any, tmp_path: Path, when: str
 ) -> None:
@@ -209,13 +235,19 @@ def test_promotions_and_reverts_of_one_use_case_at_once(
         observe_release(gitops, "flights")
         champion = read_champion(open_ledger(gitops.ledger_url), "flights")
         promoted(version, champion.version if champion else None)
-        publish_champion(gitops, "flights")
+        if version % 2:  # the controllers commit the others
+            publish_champion(gitops, "flights")
+
+    def control() -> None:
+        controller = Releases(gitops)
+        for _ in range(6):
+            controller.look()
 
     def revert() -> None:
         time.sleep(random.Random(seed).uniform(0, 0.5))  # noqa: S311
         open_revert(gitops, "flights", "staging", 2, "aborted")
 
-    run_all([revert, revert, *(lambda v=v: promote_next(v) for v in (3, 4, 5))])  # type: ignore[misc]
+    run_all([revert, revert, control, control, *(lambda v=v: promote_next(v) for v in (3, 4, 5))])  # type: ignore[misc]
     observe_release(gitops, "flights")
     publish_champion(gitops, "flights")
     observed = observe_release(gitops, "flights")
@@ -226,31 +258,6 @@ def test_promotions_and_reverts_of_one_use_case_at_once(
     reverted = {line.version for line in list_promotions(open_ledger(gitops.ledger_url), "flights") if line.commit}
     assert reverted <= {2}
     assert observed.champion not in reverted
-
-
-@pytest.fixture
-def daemon(repository: Any) -> Iterator[str]:
-    """Yield the address of the bare repository at a real git server, where everybody may push."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["git", "daemon", "--export-all", "--enable=receive-pack", "--reuseaddr", "--listen=127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, f"--port={port}", f"--base-path={repository.bare.parent}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 20
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield f"git://127.0.0.1:{port}/{repository.bare.name}"
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(20)
 
 
 def test_a_git_server_that_goes_away_and_comes_back(
