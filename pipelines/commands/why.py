@@ -2,12 +2,16 @@
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import click
 
 from components.core.errors import ConfigError
 from components.core.settings import Settings, load_settings
 from pipelines.commands.options import json_option
+
+if TYPE_CHECKING:
+    from pipelines.releases.trace import Traced
 
 DECISION_ID = r"[0-9a-f]{4,64}"
 RUN_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -21,10 +25,11 @@ def command(identity: str, traceback: bool, as_json: bool) -> int:
     """Tell why a run was promoted, refused or failed, or why a decision was made and what came of it.
 
     Of a run: step, exception, place, inputs, and how to reproduce it. Of a decision (the first digits do): the rung of
-    the ladder, reasons, evidence, request, run and outcome.
+    the ladder, reasons, evidence, request, run and outcome. Of both: the release that came of it, and its commits.
     """
     from pipelines.explain import explain_run, render
     from pipelines.local import read_record
+    from pipelines.releases.trace import render_trace
 
     settings = load_settings()
     record = read_record(settings, identity)
@@ -33,11 +38,13 @@ def command(identity: str, traceback: bool, as_json: bool) -> int:
     if record is None:
         return _why_decision(settings, identity, as_json=as_json)
     explanation = explain_run(record)
+    releases = _releases(settings, identity)
     if as_json:
+        explanation["releases"] = [each.model_dump(mode="json") for each in releases]
         click.echo(json.dumps(explanation, indent=2))
     else:
         click.echo(render(explanation))
-        for line in _cause(settings, identity):
+        for line in (*_cause(settings, identity), *map(render_trace, releases)):
             click.echo(line)
         failed = record.failed_step
         if traceback and failed and failed.failure:
@@ -51,6 +58,7 @@ def _why_on_cluster(settings: Settings, run_id: str, *, traceback: bool, as_json
     from pipelines.cluster.explain import explain_cluster_run
     from pipelines.cluster.runs import describe_run, open_ledger_if_any, require_run
     from pipelines.explain import render
+    from pipelines.releases.trace import render_trace
 
     api = KfpApi(settings)
     ledger, unreadable = open_ledger_if_any(settings)
@@ -58,15 +66,24 @@ def _why_on_cluster(settings: Settings, run_id: str, *, traceback: bool, as_json
         click.secho(f"without the ledger's outcome: {unreadable}", fg="yellow", err=True)
     run = require_run(api, run_id)
     explanation = explain_cluster_run(api, describe_run(api, ledger, run, {}), read_steps(api, run))
+    releases = _releases(settings, run_id) if ledger is not None else []
     if as_json:
+        explanation["releases"] = [each.model_dump(mode="json") for each in releases]
         click.echo(json.dumps(explanation, indent=2))
         return 0
     click.echo(render(explanation))
-    for line in _cause(settings, run_id) if ledger is not None else []:
+    for line in (*(_cause(settings, run_id) if ledger is not None else []), *map(render_trace, releases)):
         click.echo(line)
     if traceback and explanation.get("traceback"):
         click.echo(explanation["traceback"])
     return 0
+
+
+def _releases(settings: Settings, run_id: str) -> "list[Traced]":
+    """Return what became of the release that a run made."""
+    from pipelines.releases.trace import trace_run
+
+    return trace_run(settings, run_id)
 
 
 def _cause(settings: Settings, run_id: str) -> list[str]:
@@ -86,6 +103,7 @@ def _why_decision(settings: Settings, identity: str, *, as_json: bool) -> int:
     from components.core.ledger.decisions import read_decision
     from components.core.ledger.engine import open_ledger
     from pipelines.explain_decision import render
+    from pipelines.releases.trace import render_trace
 
     decision = None
     if re.fullmatch(DECISION_ID, identity):
@@ -98,5 +116,10 @@ def _why_decision(settings: Settings, identity: str, *, as_json: bool) -> int:
             allowed=", ".join(known) or "none yet",
             next_step="driftline runs list, or driftline decisions",
         )
-    click.echo(decision.model_dump_json(indent=2) if as_json else render(decision))
+    releases = _releases(settings, decision.run) if decision.run else []
+    if as_json:
+        traced = [each.model_dump(mode="json") for each in releases]
+        click.echo(json.dumps(decision.model_dump(mode="json") | {"releases": traced}, indent=2))
+    else:
+        click.echo("\n".join([render(decision), *map(render_trace, releases)]))
     return 0

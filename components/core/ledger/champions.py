@@ -218,3 +218,11 @@ def list_promotions(engine: sa.Engine, model: str) -> list[Promotion]:
     query = sa.select(promotions).where(promotions.c.model == model).order_by(promotions.c.id)
     with reading(engine) as connection:
         return [Promotion.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def find_promotion(engine: sa.Engine, run_id: str) -> Promotion | None:
+    """Return the line of the promotion that a run made, None when it promoted nothing."""
+    query = sa.select(promotions).where(promotions.c.run_id == run_id, promotions.c.outcome == "promoted")
+    with reading(engine) as connection:
+        row = connection.execute(query).mappings().one_or_none()
+    return Promotion.model_validate(dict(row)) if row is not None else None

@@ -111,9 +111,12 @@ def kept(release: Release) -> KeptRelease:
     return KeptRelease(release=release, verdict=verdict.model_dump_json(), card=card.model_dump_json())
 
 
-def promote_version(settings: Settings, version: int, expected: int | None, use_case: str = CASE) -> str:
+def promote_version(
+    settings: Settings, version: int, expected: int | None, use_case: str = CASE, *, run_id: str = ""
+) -> str:
     """Promote a version in the ledger, as the step does, and keep its release."""
     ledger, release = open_ledger(settings.ledger_url), release_of_version(version, use_case)
+    release = release.model_copy(update={"run_id": run_id or release.run_id})
     assert claim_run(ledger, release.run_id, release.run_id, "training", use_case)
     record_bento(ledger, release_of(use_case, version, release.model), release.bento.digest, release.bento.uri)
     candidate = Candidate(
@@ -254,5 +257,5 @@ def daemon(repository: Any) -> Iterator[str]:
 
 @pytest.fixture(name="promote_version")
 def promote_version_fixture() -> Callable[..., str]:
-    """Return a function that promotes a version in any ledger: (settings, version, champion compared with)."""
+    """Return a function that promotes a version in any ledger: (settings, version, compared with, use case, run)."""
     return promote_version
