@@ -27,8 +27,8 @@ class Traced(BaseModel):
     environment: str
     version: int
     state: Literal["committed", "not committed", "taken back", "reverted", "unknown"]
-    """committed: Git names it, or did until a newer one came. taken back: Git went on to an older one. reverted: and the
-    ledger followed, so that it is never promoted again. unknown: Git cannot be read."""
+    """committed: Git names it, or did until a newer one came. taken back: Git went on to an older one.
+    reverted: and the ledger followed, so that it is never promoted again. unknown: Git cannot be read."""
     commit: str = ""
     """That released it."""
     ended_by: str = ""

@@ -172,6 +172,10 @@ def test_a_push_that_fails_leaves_the_champion_and_sync_finishes(place: Place) -
     ]
     why = place.run("why", champion.run_id)
     assert "main is protected" in why
+    commit = place.git("log", "-1", "--format=%H", "--", RELEASE)
+    assert f"released to staging: version {champion.version} by commit {commit[:12]}; Git names it" in why
+    (told,) = json.loads(place.run("why", champion.run_id, "--json"))["releases"]
+    assert (told["state"], told["commit"], told["named"]) == ("committed", commit, champion.version)
 
 
 def test_without_a_locked_image_nothing_is_trained(place: Place) -> None:
