@@ -32,6 +32,7 @@ from pipelines.catalog import read_case
 from pipelines.example import example_request
 
 log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
 USE_CASE, NAMESPACE = "flights", "ml-flights"

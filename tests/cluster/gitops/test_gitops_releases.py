@@ -3,21 +3,32 @@
 The tests build on each other, in order: a first release, a change by hand, a good second release, a bad third one.
 """
 
-import io
-import tarfile
+import logging
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from components.core.digests import file_digest
-from components.core.object_store import local_path, publish
-from components.core.release import Release, parse_release, release_path, render_release
+from components.core.champion import require_champion
+from components.core.ledger.champions import list_promotions
+from components.core.ledger.engine import open_ledger
+from components.core.release import Release, parse_release, release_path
 from components.core.settings import Settings
+from components.core.tracking import champion_alias
+from pipelines.releases.trace import trace_run
 
+log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 USE_CASE, NAMESPACE, SERVICE = "flights", "ml-flights", "flights-bento-service"
 RELEASE = release_path(USE_CASE, "local")
@@ -38,6 +49,7 @@ VALUES = {
     },
     "metrics": {"scrape": "annotations"},
 }
+promote_a_bad_model = runpy.run_path(str(Path(__file__).with_name("bad_model.py")))["promote_a_bad_model"]
 CommandLine = Callable[..., str]
 Wait = Callable[[float, str, Callable[[], bool]], float]
 
@@ -84,11 +96,14 @@ def watched(kubectl: CommandLine, repository: Any) -> Iterator[Watched]:
     ]
     assert {each["kind"] for each in wanted} == {"AppProject", "ApplicationSet"}
     text = yaml.safe_dump_all(wanted)
+    ours = ("-n", "argocd", "get", "applicationsets,applications,appprojects", "-o", "name")
+    before = kubectl(*ours)
     kubectl("apply", "--server-side", "-f", "-", text=text)
     yield Watched(kubectl)
     for kind in ("applicationsets", "applications"):
         kubectl("-n", "argocd", "delete", f"{kind}.argoproj.io", "--all", "--wait", "--timeout=120s", check=False)
     kubectl("delete", "-f", "-", "--ignore-not-found", text=text)
+    assert kubectl(*ours) == before
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +168,7 @@ def test_a_better_model_is_a_canary_first_and_no_request_fails(
     assert set(traffic.versions) == {1, 2}
 
 
-def test_a_bad_model_is_aborted_and_a_revert_makes_git_true_again(
+def test_a_bad_model_is_aborted_and_the_controller_takes_it_back(
     released: str,
     address: str,
     question: dict[str, Any],
@@ -161,63 +176,101 @@ def test_a_bad_model_is_aborted_and_a_revert_makes_git_true_again(
     stores: Settings,
     repository: Any,
     watched: Watched,
+    controller: Path,
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
-    before = watched.rollout("{.status.stableRS}")
-    text = (repository.folder / RELEASE).read_text()
+    """The whole chain: the controller commits a promotion that its step could not commit, and later its revert."""
+    before, text = watched.rollout("{.status.stableRS}"), (repository.folder / RELEASE).read_text()
     good = parse_release(text, str(RELEASE))
-    archive = failing_bento(local_path(stores, good.bento.uri), good.bento.tag, tmp_path / "bad.tar")
-    kept = stores.bentos / f"{file_digest(archive)}.tar"
-    kept.write_bytes(archive.read_bytes())
-    publish(stores, kept)
-    bento = {"tag": "flights:3-bad", "digest": kept.stem, "uri": good.bento.uri.replace(good.bento.digest, kept.stem)}
-    bad = good.model_copy(update={"model_version": 3, "bento": good.bento.model_copy(update=bento)})
-    (repository.folder / RELEASE).write_text(render_release(bad))
-    repository.push("A model that fails half of its requests")
+    second = repository.pull()
+    bad = promote_a_bad_model(stores, good, tmp_path / "bad.tar")
+    assert (champion(stores), champion_alias(stores, USE_CASE)) == (3, 3)
+    wait_until(90, "the controller has committed the release", lambda: repository.pull() != second)
+    third = repository.head()
+    assert parse_release((repository.folder / RELEASE).read_text(), str(RELEASE)) == bad
     with callers(address, question) as asked:
         wait_until(600, "the bad canary is aborted", lambda: watched.rollout("{.status.abort}") == "true")
         assert watched.analysis() == "Failed"
-        wait_until(120, "only the good version runs", lambda: watched.versions() == {"2"})
+        wait_until(90, "the controller has opened the revert", lambda: repository.pull() != third)
+        revert = repository.head()
+        wait_until(180, "Git says again what is served", lambda: watched.settled(revert))
+        wait_until(180, "only the good version runs", lambda: watched.versions() == {"2"})
         failed = asked.take()
         assert set(failed.statuses) == {"200", SERVER_ERROR}
         assert failed.statuses[SERVER_ERROR] < sum(failed.statuses.values()) / 2
-        assert watched.rollout("{.status.stableRS}") == before
-        wait_until(60, "and it is said", lambda: watched.application("{.status.health.status}") == "Degraded")
-        repository.git("revert", "--no-edit", "HEAD")
-        repository.git("push", "-q", "origin", "HEAD:main")
-        wait_until(120, "Git says again what is served", lambda: watched.settled(repository.head()))
-        time.sleep(3)
-    assert (repository.folder / RELEASE).read_text() == text
-    assert watched.rollout("{.status.stableRS}") == before
+        wait_until(90, "the ledger's champion is back", lambda: champion(stores) == 2)
+        wait_until(90, "MLflow's alias is back", lambda: champion_alias(stores, USE_CASE) == 2)
+        asked.take()
+        time.sleep(10)
     traffic = asked.take()
+    log.info("%s while the bad version was tried, %s afterwards", failed, traffic)
     assert set(traffic.statuses) == {"200"}
     assert set(traffic.versions) == {2}
+    assert watched.rollout("{.status.stableRS}") == before
+    # Once, by the controller's key, and the release is what it was.
+    assert repository.pull() == revert
+    assert repository.git("rev-list", "--count", f"{third}..{revert}") == "1"
+    assert repository.git("log", "-1", "--format=%s", revert) == "Revert flights from 3 to 2 in local"
+    for commit in (third, revert):
+        assert signer(repository, commit, stores) == "Promotions <promotions@example.com>"
+    assert (repository.folder / RELEASE).read_text() == text
+    assert [line.outcome for line in list_promotions(open_ledger(stores.ledger_url), USE_CASE)][-1] == "reverted"
+    (traced,) = trace_run(stores, bad.run_id)
+    assert (traced.state, traced.commit, traced.ended_by, traced.named) == ("reverted", third, revert, 2)
+    assert scraped(controller)["driftline_reverts_opened_total"] == 1
+    assert "Traceback" not in controller.read_text()
 
 
-def failing_bento(archive: Path, tag: str, target: Path) -> Path:
-    """Write a Bento that fails every second lookup, with a version of its own."""
-    version = tag.partition(":")[2]
-    edits = {
-        "bento.yaml": (f"version: {version}", "version: 3-bad"),
-        "src/components/serve/service.py": (
-            "            values = dict(vars(request))\n",
-            "            if time.time_ns() // 1000 % 2:\n"
-            '                raise RuntimeError("a bug")\n'
-            "            values = dict(vars(request))\n",
-        ),
+@pytest.fixture
+def controller(stores: Settings, tmp_path: Path, watched: Watched) -> Iterator[Path]:
+    """Run the real controller against the real cluster and yield its log."""
+    assert stores.git_signing_key
+    assert watched
+    program = str(Path(sys.executable).with_name("driftline"))
+    where = ["--lease-namespace", NAMESPACE, "--serving-namespace", NAMESPACE, "--seconds", "15"]
+    output = tmp_path / "controller.log"
+    with output.open("w") as stream:
+        process = subprocess.Popen(
+            [program, "controller", "--port", "0", *where], cwd=tmp_path, stdout=stream, stderr=stream
+        )
+    try:
+        yield output
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, output.read_text()
+    finally:
+        process.kill()
+        process.wait(30)
+        log.info("the controller said:\n%s", output.read_text()[-4000:])
+
+
+def scraped(controller: Path) -> dict[str, float]:
+    """Return what the controller exports of this use case, by name."""
+    port = re.search(r"answering on port (\d+)", controller.read_text())
+    assert port
+    text = httpx.get(f"http://127.0.0.1:{port[1]}/metrics", timeout=10).text
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("use_case") == USE_CASE
     }
-    with tarfile.open(archive) as old, tarfile.open(target, "w") as new:
-        for member in old.getmembers():
-            content = old.extractfile(member)
-            if content is None:
-                new.addfile(member)
-                continue
-            body = content.read()
-            edit = edits.get(member.name.removeprefix("./"))
-            if edit:
-                assert edit[0].encode() in body, member.name
-                body = body.replace(edit[0].encode(), edit[1].encode())
-                member.size = len(body)
-            new.addfile(member, io.BytesIO(body))
-    return target
+
+
+def champion(stores: Settings) -> int:
+    return require_champion(stores, USE_CASE).version
+
+
+def signer(repository: Any, commit: str, stores: Settings) -> str:
+    """Return whose good signature a commit has, by a keyring that knows the promotions' key alone."""
+    with tempfile.TemporaryDirectory(prefix="gpg") as home:
+        gpg = ["gpg", "--homedir", home, "--batch", "--quiet"]
+        subprocess.run([*gpg, "--import", str(stores.git_signing_key)], check=True, capture_output=True)
+        program = Path(home) / "program"
+        program.write_text(f'#!/bin/sh\nexec gpg --homedir {home} "$@"\n')
+        program.chmod(0o700)
+        told: str = repository.git("-c", f"gpg.program={program}", "log", "-1", "--format=%G? %GS", commit)
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    # U: good, by a key that this keyring holds and nobody has signed.
+    assert told[:2] in ("G ", "U "), told
+    return told[2:]
