@@ -77,11 +77,17 @@ def _is_peer(peer: dict[str, Any], other: Pod | Host, namespace: str) -> bool:
     if isinstance(other, Host):
         return False
     if "namespaceSelector" in peer:
-        if not selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other.namespace}):
+        if not selects(peer["namespaceSelector"], namespace_labels(other.namespace)):
             return False
     elif other.namespace != namespace:
         return False
     return selects(peer.get("podSelector", {}), other.labels)
+
+
+def namespace_labels(namespace: str) -> dict[str, str]:
+    """Return the labels by which policies know a namespace: Kubernetes' own, and that of infra/policies/use-case."""
+    part = {"driftline.dev/part": "use-case"} if namespace.startswith("ml-") else {}
+    return {"kubernetes.io/metadata.name": namespace} | part
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:

@@ -23,37 +23,50 @@ import yaml
 KUBERNETES = ("1.30", "1.33", "1.37")
 
 # Custom resource to the module and the file of its definition.
-CRDS = {
-    "Rollout.argoproj.io": ("github.com/argoproj/argo-rollouts", "manifests/crds/rollout-crd.yaml"),
-    "AnalysisTemplate.argoproj.io": ("github.com/argoproj/argo-rollouts", "manifests/crds/analysis-template-crd.yaml"),
-    "Application.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"),
-    "ApplicationSet.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/applicationset-crd.yaml"),
-    "AppProject.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/appproject-crd.yaml"),
-    "Certificate.cert-manager.io": (
-        "github.com/cert-manager/cert-manager",
-        "deploy/crds/cert-manager.io_certificates.yaml",
-    ),
-    "Issuer.cert-manager.io": ("github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_issuers.yaml"),
-    "ClusterIssuer.cert-manager.io": (
-        "github.com/cert-manager/cert-manager",
-        "deploy/crds/cert-manager.io_clusterissuers.yaml",
-    ),
-    "Gateway.gateway.networking.k8s.io": (
-        "sigs.k8s.io/gateway-api",
-        "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
-    ),
-    "HTTPRoute.gateway.networking.k8s.io": (
-        "sigs.k8s.io/gateway-api",
-        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
-    ),
-    "ScaledObject.keda.sh": ("github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
-} | {
-    f"{kind}.monitoring.coreos.com": (
-        "github.com/prometheus-operator/prometheus-operator",
-        f"example/prometheus-operator-crd/monitoring.coreos.com_{kind.lower()}s.yaml",
-    )
-    for kind in ("PodMonitor", "PrometheusRule", "ScrapeConfig", "ServiceMonitor")
-}
+CRDS = (
+    {
+        "Rollout.argoproj.io": ("github.com/argoproj/argo-rollouts", "manifests/crds/rollout-crd.yaml"),
+        "AnalysisTemplate.argoproj.io": (
+            "github.com/argoproj/argo-rollouts",
+            "manifests/crds/analysis-template-crd.yaml",
+        ),
+        "Application.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"),
+        "ApplicationSet.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/applicationset-crd.yaml"),
+        "AppProject.argoproj.io": ("github.com/argoproj/argo-cd/v3", "manifests/crds/appproject-crd.yaml"),
+        "Certificate.cert-manager.io": (
+            "github.com/cert-manager/cert-manager",
+            "deploy/crds/cert-manager.io_certificates.yaml",
+        ),
+        "Issuer.cert-manager.io": ("github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_issuers.yaml"),
+        "ClusterIssuer.cert-manager.io": (
+            "github.com/cert-manager/cert-manager",
+            "deploy/crds/cert-manager.io_clusterissuers.yaml",
+        ),
+        "Gateway.gateway.networking.k8s.io": (
+            "sigs.k8s.io/gateway-api",
+            "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
+        ),
+        "HTTPRoute.gateway.networking.k8s.io": (
+            "sigs.k8s.io/gateway-api",
+            "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+        ),
+        "ScaledObject.keda.sh": ("github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
+    }
+    | {
+        f"{kind}.monitoring.coreos.com": (
+            "github.com/prometheus-operator/prometheus-operator",
+            f"example/prometheus-operator-crd/monitoring.coreos.com_{kind.lower()}s.yaml",
+        )
+        for kind in ("PodMonitor", "PrometheusRule", "ScrapeConfig", "ServiceMonitor")
+    }
+    | {
+        f"{kind}.postgresql.cnpg.io": (
+            "github.com/cloudnative-pg/cloudnative-pg",
+            f"config/crd/bases/postgresql.cnpg.io_{kind.lower()}s.yaml",
+        )
+        for kind in ("Cluster", "Database", "ScheduledBackup")
+    }
+)
 # Their definitions come in no module that the proxy has: a cluster checks these.
 UNCHECKED = {
     "Pipeline.pipelines.kubeflow.org",

@@ -210,7 +210,12 @@ def test_policies_of_each_cluster_render(name: str, build: Callable[[Path], list
     manifests = build(INFRA / "clusters" / name / "policies")
     namespaces = of_kind(manifests, "Namespace")
     for folder in (INFRA / "usecases").iterdir():
-        assert f"ml-{folder.name.replace('_', '-')}" in namespaces
+        served = namespaces[f"ml-{folder.name.replace('_', '-')}"]
+        assert served["metadata"]["labels"]["driftline.dev/part"] == "use-case", "stores know it by this label"
+    for element in read_clusters(INFRA)[name].addons.elements:
+        assert read_addons(INFRA)[element["addon"]].namespace in namespaces
+    for policy in (m for m in manifests if m["kind"] == "NetworkPolicy"):
+        assert policy["metadata"]["namespace"] in namespaces
     for binding in of_kind(manifests, "ValidatingAdmissionPolicyBinding").values():
         assert ("Deny" in binding["spec"]["validationActions"]) == (name != "local")
 
