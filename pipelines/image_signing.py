@@ -19,7 +19,7 @@ OFFLINE = ("--tlog-upload=false", "--use-signing-config=false")
 
 
 def require_cosign(key: Path) -> None:
-    """Raise ConfigError unless images can be signed with this key: cosign is installed, and the file is there.
+    """Raise ConfigError unless images can be signed, or verified, with this key: cosign and the file are there.
 
     Asked before anything is built.
     """
@@ -27,7 +27,7 @@ def require_cosign(key: Path) -> None:
         raise ConfigError(
             "images are signed with cosign, which is not installed",
             allowed="cosign 3",
-            next_step="install it, or leave --sign out and sign `images.json` where it is",
+            next_step="install it, or sign and verify where it is",
         )
     if not key.is_file():
         raise ConfigError(f"there is no key {key}", next_step="make one: cosign generate-key-pair")
@@ -42,6 +42,17 @@ def sign_image(digest: str, key: Path, bill: Path) -> None:
     _cosign("sign", "--yes", *OFFLINE, "--key", str(key), digest)
     attest = ("--type", "cyclonedx", "--predicate", str(bill))
     _cosign("attest", "--yes", *OFFLINE, "--key", str(key), *attest, digest)
+
+
+def signature_fault(image: str, key: Path) -> str:
+    """Return why `repository@sha256:...` has no good signature by the key whose public half this file is; '' if it has.
+
+    Nothing is looked for in Sigstore's public log, where we send nothing.
+    """
+    command = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", str(key), image]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return "" if done.returncode == 0 else (said[-1].strip() if said else f"exit code {done.returncode}")
 
 
 def _cosign(*arguments: str) -> None:

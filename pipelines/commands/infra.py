@@ -4,10 +4,14 @@ import json
 import logging
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.commands.options import json_option
+
+if TYPE_CHECKING:
+    from pipelines.infra.check import Finding
 
 WRONG = 2
 
@@ -69,7 +73,27 @@ def check_command(root: Path, clusters: tuple[str, ...], as_json: bool) -> int:
     """Say what would not render, or would render something unpinned, without any network; exit code 2 if so."""
     from pipelines.infra.check import check_tree
 
-    findings = check_tree(root, list(clusters))
+    return tell(check_tree(root, list(clusters)), as_json=as_json)
+
+
+@command.command("verify")
+@root_option
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Public key of whoever signs our images, as cosign wrote it.",
+)
+@json_option
+def verify_command(root: Path, key: Path, as_json: bool) -> int:
+    """Ask registries whether every image of ours that the tree names is signed with a key; exit code 2 if not."""
+    from pipelines.infra.signatures import unsigned_images
+
+    return tell(unsigned_images(root, key), as_json=as_json)
+
+
+def tell(findings: "list[Finding]", *, as_json: bool) -> int:
+    """Print findings and return the exit code."""
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=2, ensure_ascii=False))
         return WRONG if findings else 0

@@ -50,6 +50,10 @@ CRDS = (
             "sigs.k8s.io/gateway-api",
             "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
         ),
+        "ClusterImagePolicy.policy.sigstore.dev": (
+            "github.com/sigstore/policy-controller",
+            "config/300-clusterimagepolicy.yaml",
+        ),
         "ScaledObject.keda.sh": ("github.com/kedacore/keda/v2", "config/crd/bases/keda.sh_scaledobjects.yaml"),
     }
     | {
@@ -153,7 +157,9 @@ def _custom(kind: str, version: str) -> Any:
     if version not in served:
         raise LookupError(f"{kind} has no version {version}; served: {', '.join(served)}")
     schema = copy.deepcopy(served[version])
-    schema["properties"] |= {"metadata": {"type": "object"}}
+    # The API server knows these of every object; some definitions leave them out.
+    known = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+    schema["properties"] |= known
     return jsonschema.Draft202012Validator(_strict(schema))
 
 

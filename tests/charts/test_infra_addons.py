@@ -20,6 +20,7 @@ from pipelines.infra.read import read_addons, read_clusters
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
+SECURITY = ROOT / "docs/security.md"
 ENVIRONMENTS = ("local", "staging", "prod")
 ADDONS = read_addons(INFRA)
 THIRD_PARTY = sorted(name for name, addon in ADDONS.items() if not addon.source.path)
@@ -114,6 +115,15 @@ def test_mlflow_answers_to_the_name_that_its_clients_use() -> None:
     assert not is_allowed_host_header(allowed, "mlflow.example.com:5000")
     (pin,) = ADDONS["mlflow"].images
     assert str(pin.image).endswith("-full"), "the plain image has neither psycopg2 nor boto3"
+
+
+def test_the_image_policy_that_the_docs_give_is_one(check: Callable[[list[Manifest]], None]) -> None:
+    (sample,) = re.findall(r"```yaml\n(apiVersion: policy\.sigstore\.dev.*?)```", SECURITY.read_text(), re.DOTALL)
+    policy = yaml.safe_load(sample)
+    check([policy])
+    (authority,) = policy["spec"]["authorities"]
+    assert authority["key"]["secretRef"]["name"], "a key of one's own, and nothing of Sigstore's public services"
+    assert not {"keyless", "ctlog"} & authority.keys()
 
 
 # ---- charts of others
