@@ -164,6 +164,7 @@ def test_a_better_model_is_a_canary_first_and_no_request_fails(
         wait_until(600, "the canary is promoted", lambda: watched.settled(commit) and watched.versions() == {"2"})
     traffic = asked.take()
     assert watched.analysis() == "Successful"
+    log.info("%s while the better version came", traffic)
     assert set(traffic.statuses) == {"200"}
     assert set(traffic.versions) == {1, 2}
 
