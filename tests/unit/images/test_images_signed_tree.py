@@ -4,10 +4,7 @@ import hashlib
 import http.client
 import json
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +20,6 @@ from pipelines.infra.read import read_addons, read_kfp_images
 from pipelines.infra.signatures import own_images
 
 INFRA = Path(__file__).parents[3] / "infra"
-REGISTRY = """
-version: 0.1
-storage: {{filesystem: {{rootdirectory: {folder}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -70,37 +62,6 @@ def test_without_cosign_or_key_it_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         CliRunner().invoke(command, ["verify", "--dir", str(INFRA), "--key", "cosign.pub"], catch_exceptions=False)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[int]:
-    """Yield the port of an empty registry; skips where programs are missing."""
-    for program, package in (
-        ("docker-registry", "docker-registry (Debian and Ubuntu: apt-get install docker-registry)"),
-        ("cosign", "cosign 3 (go install github.com/sigstore/cosign/v3/cmd/cosign@v3.0.4)"),
-    ):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {package}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    (tmp_path / "registry.yaml").write_text(REGISTRY.format(folder=tmp_path / "registry", port=port))
-    with (tmp_path / "registry.log").open("w") as output:
-        command = ["docker-registry", "serve", str(tmp_path / "registry.yaml")]
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, (tmp_path / "registry.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def push(port: int, name: str, content: bytes) -> str:
     """Push an image without layers over the registry's API; return it by digest."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -120,19 +81,20 @@ def push(port: int, name: str, content: bytes) -> str:
     manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []}).encode()
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     ask("PUT", f"/v2/{name}/manifests/{digest}", manifest, MANIFEST)
+    connection.close()
     return f"127.0.0.1:{port}/{name}@{digest}"
 
 
 @pytest.mark.slow
 def test_a_tree_passes_once_all_its_images_are_signed_with_the_right_key(
-    registry: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COSIGN_PASSWORD", "of this test")
     keys = {name: tmp_path / name for name in ("own", "other")}
     for folder in keys.values():
         folder.mkdir()
         subprocess.run(["cosign", "generate-key-pair"], cwd=folder, check=True, capture_output=True)
-    cpu, serve = (push(registry, f"team/driftline-{name}", name.encode()) for name in ("cpu", "serve"))
+    cpu, serve = (push(registry_port, f"team/driftline-{name}", name.encode()) for name in ("cpu", "serve"))
     root = put_tree(tmp_path / "infra", cpu, serve)
 
     def sign(image: str, by: str) -> None:

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +13,6 @@ from pipelines.image_signing import require_cosign, sign_image
 from pipelines.images import build_images
 
 ROOT = Path(__file__).parents[3]
-REGISTRY = """
-version: 0.1
-storage: {{filesystem: {{rootdirectory: {folder}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
 
 
 def run_command(folder: Path, *arguments: str, path: str) -> subprocess.CompletedProcess[str]:
@@ -44,37 +36,12 @@ def test_without_cosign_or_registry_nothing_is_built(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """Yield the address of an empty registry; skips where programs are missing."""
-    for program, package in (
-        ("docker", "Docker"),
-        ("docker-registry", "docker-registry (Debian and Ubuntu: apt-get install docker-registry)"),
-        ("cosign", "cosign 3 (go install github.com/sigstore/cosign/v3/cmd/cosign@v3.0.4)"),
-    ):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {package}")
-    if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("no Docker engine runs here")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (tmp_path / "registry.yaml").write_text(REGISTRY.format(folder=tmp_path / "registry", port=port))
-    with (tmp_path / "registry.log").open("w") as output:
-        command = ["docker-registry", "serve", str(tmp_path / "registry.yaml")]
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, (tmp_path / "registry.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def registry(registry_port: int) -> str:
+    """Return the address of an empty registry; skips where no Docker engine runs."""
+    command = ["docker", "version"]
+    if shutil.which("docker") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs Docker, and no engine runs here")
+    return f"127.0.0.1:{registry_port}"
 
 
 def make_key(folder: Path) -> Path:
