@@ -104,6 +104,14 @@ def test_of_the_secret_it_reads_the_ledger_alone(render: Any) -> None:
         assert "envFrom" not in container
 
 
+def test_of_the_config_map_it_reads_addresses_of_kfp_mlflow_and_git_alone(render: Any) -> None:
+    for name, values in SETS.items():
+        container = pod_of(render("drift-monitor", values))["containers"][0]
+        read = {e["name"] for e in container["env"] if "configMapKeyRef" in e.get("valueFrom", {})}
+        git = {f"DRIFTLINE_{what}" for what in ("GIT_URL", "GIT_BRANCH", "GIT_ENVIRONMENT", "FORGE_URL")}
+        assert read == {"DRIFTLINE_KFP_HOST", "MLFLOW_TRACKING_URI"} | git, name
+
+
 def test_the_key_for_git_is_where_settings_look_for_it(render: Any) -> None:
     container = pod_of(render("drift-monitor", SETS["prod"]))["containers"][0]
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}

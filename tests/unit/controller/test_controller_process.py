@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.core.ledger.engine import migrate, open_ledger
 from components.core.ledger.runs import claim_run, finish_run
 from components.core.settings import Settings
+from pipelines.controller.run import Controller, Options
 
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 60
@@ -127,3 +128,20 @@ def test_a_kubeconfig_that_is_none_is_a_clear_error(settings: Settings, tmp_path
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "KUBECONFIG" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ledger_url", "mlflow_uri", "mirrors"),
+    [
+        ("sqlite:///here/ledger.db", "sqlite:///here/mlflow.db", True),
+        ("postgresql+psycopg://db/ledger", "http://mlflow:5000", True),
+        ("postgresql+psycopg://db/ledger", "sqlite:///here/mlflow.db", False),
+    ],
+)
+def test_the_alias_is_moved_in_the_mlflow_of_the_ledgers_models(
+    settings: Settings, ledger_url: str, mlflow_uri: str, mirrors: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a pod without an address of MLflow the default is an empty store of its own, which knows no model."""
+    told = settings.model_copy(update={"ledger_url": ledger_url, "mlflow_uri": mlflow_uri})
+    assert ("mirror" in Controller(told, Options()).rounds.standings) is mirrors
+    assert ("mirror is off" in caplog.text) is not mirrors
