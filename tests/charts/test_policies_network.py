@@ -153,6 +153,7 @@ ALLOWED = {
     "an instance asks Kubernetes": (STORES["postgres"], API_SERVER, 6443),
     "an instance archives": (STORES["postgres"], BUCKET, 443),
     "PostgreSQL is scraped": (PROMETHEUS, STORES["postgres"], 9187),
+    "the controller moves MLflow's alias": (CONTROLLER, STORES["mlflow"], 5000),
     "MLflow is scraped": (PROMETHEUS, STORES["mlflow"], 5000),
     "a served model looks features up": (SERVED, STORES["valkey"], 6379),
     "a named caller reads features": (pod("shop", app="web"), FEATURES, 6566),
