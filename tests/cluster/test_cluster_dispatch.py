@@ -36,6 +36,7 @@ from pipelines.wiring import own_group
 
 FORK = multiprocessing.get_context("fork")
 WAIT_SECONDS = 400
+WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +109,8 @@ def version(api: KfpApi, here: Settings, images: Path) -> Iterator[Version]:
 
 
 @pytest.fixture
-def model(api: KfpApi) -> Iterator[str]:
-    """Yield the name of an own use case; its runs and its experiment are gone afterwards."""
+def model(api: KfpApi, namespace: str) -> Iterator[str]:
+    """Yield the name of an own use case; its runs, their Workflows and its experiment are gone afterwards."""
     from components.core.kfp_runs import find_experiment
 
     name = f"d_{uuid.uuid4().hex[:6]}"
@@ -117,6 +118,9 @@ def model(api: KfpApi) -> Iterator[str]:
     experiment = find_experiment(api, name)
     if experiment:
         for run in api.runs.run_service_list_runs(experiment_id=experiment).runs or []:
+            for workflow in workflows_of(namespace, run.run_id):  # KFP deletes the one that it knows
+                group, version, plural = WORKFLOWS
+                _workflows().delete_namespaced_custom_object(group, version, namespace, plural, workflow)
             api.runs.run_service_delete_run(run.run_id)
         api.experiments.experiment_service_delete_experiment(experiment)
 
@@ -138,13 +142,17 @@ class Dispatcher(KfpDispatcher):
         start_run(self._api, new)
 
 
-def workflows_of(namespace: str, run_id: str) -> list[str]:
+def _workflows() -> Any:
     from kubernetes import client, config
 
     config.load_kube_config()
-    found = client.CustomObjectsApi().list_namespaced_custom_object(
-        "argoproj.io", "v1alpha1", namespace, "workflows", label_selector=f"pipeline/runid={run_id}"
-    )
+    return client.CustomObjectsApi()
+
+
+def workflows_of(namespace: str, run_id: str) -> list[str]:
+    group, version, plural = WORKFLOWS
+    label = f"pipeline/runid={run_id}"
+    found = _workflows().list_namespaced_custom_object(group, version, namespace, plural, label_selector=label)
     return sorted(item["metadata"]["name"] for item in found["items"])
 
 
@@ -312,9 +320,6 @@ def test_several_workflows_of_one_run_train_once_and_the_run_succeeds(
 
 
 def _phase(namespace: str, workflow: str) -> str:
-    from kubernetes import client
-
-    found: Any = client.CustomObjectsApi().get_namespaced_custom_object(
-        "argoproj.io", "v1alpha1", namespace, "workflows", workflow
-    )
+    group, version, plural = WORKFLOWS
+    found: Any = _workflows().get_namespaced_custom_object(group, version, namespace, plural, workflow)
     return str(found.get("status", {}).get("phase", "Pending"))

@@ -7,6 +7,7 @@ steps; the account that KFP's installation made is not touched.
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -29,10 +30,11 @@ from pipelines.cluster.upload import publish_version
 from pipelines.compile import canonical_ir, compile_for_cluster
 from pipelines.definitions import applied_definitions
 from pipelines.image_lock import read_image_lock
+from pipelines.scaffold import create_use_case
 
 REPOSITORY = Path(__file__).parents[2]
 CHARTS = REPOSITORY / "charts"
-USE_CASE = "wind"
+NEW = "gale"
 RUN_SECONDS = 1800
 ENDED = {"succeeded", "failed", "skipped", "canceled"}
 ARTIFACTS = "mlpipeline-minio-artifact"
@@ -311,13 +313,19 @@ def test_an_account_without_these_rights_runs_nothing(
     assert run_as(f"{runner}-schedules", namespace, api, str(uuid.uuid4()), version, experiment) == "failed"
 
 
-def test_a_training_succeeds_with_these_rights_and_under_these_rules(
-    cluster: Settings, runner: str, namespace: str, rules_for_run: str, images: Path
+def test_a_new_use_case_is_trained_and_promoted_with_these_rights_and_under_these_rules(
+    cluster: Settings, runner: str, namespace: str, rules_for_run: str, images: Path, tmp_path: Path
 ) -> None:
-    api = KfpApi(cluster)
-    case, lock = read_case(cluster.feature_repo, USE_CASE), read_image_lock(images)
-    ir = compile_for_cluster(case, "training", applied_definitions(cluster, USE_CASE), lock)
-    experiment = ensure_experiment(api, USE_CASE, case.use_case.title)
+    """Made after the images were, and without a champion that a model would have to beat."""
+    shutil.copy(cluster.feature_repo / "feature_store.yaml", tmp_path)
+    create_use_case(tmp_path, NEW, "platform")
+    here = cluster.model_copy(update={"feature_repo": tmp_path})
+    api = KfpApi(here)
+    case, lock = read_case(tmp_path, NEW), read_image_lock(images)
+    ir = compile_for_cluster(case, "training", applied_definitions(here, NEW), lock)
+    experiment = ensure_experiment(api, NEW, case.use_case.title)
     state = run_as(runner, namespace, api, rules_for_run, publish_version(api, ir), experiment)
     assert state == "succeeded", f"see `driftline why {rules_for_run}`"
-    assert read_champion(open_ledger(cluster.ledger_url), USE_CASE) is not None
+    champion = read_champion(open_ledger(here.ledger_url), NEW)
+    assert champion is not None
+    assert champion.run_id == rules_for_run
