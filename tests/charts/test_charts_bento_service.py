@@ -147,6 +147,10 @@ def test_a_pod_is_told_what_serving_needs_and_no_more(render: Any) -> None:
             }, name
             secrets = {key for key in referred if "secretKeyRef" in told[key]["valueFrom"]}
             assert secrets == {"DRIFTLINE_ONLINE_STORE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, name
+            # A pod that came before its Secret waits: an empty store of its own would know no entity.
+            references = {key: next(iter(told[key]["valueFrom"].values())) for key in referred}
+            waits_for = {key for key, reference in references.items() if not reference.get("optional")}
+            assert waits_for == {"DRIFTLINE_ONLINE_STORE_URL"}, name
 
 
 def test_a_pod_fetches_the_released_bento_and_writes_below_tmp_only(render: Any) -> None:

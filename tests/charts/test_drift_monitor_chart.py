@@ -40,6 +40,15 @@ def test_the_command_line_says_what_the_values_say(render: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_a_controller_that_comes_before_its_secret_waits_for_it(render: Any, name: str) -> None:
+    """Else it would lead with an empty ledger of its own, and no change of a Secret restarts a pod."""
+    (container,) = pod_of(render("drift-monitor", SETS[name], namespace="system"))["containers"]
+    references = {e["name"]: next(iter(e["valueFrom"].values())) for e in container["env"] if "valueFrom" in e}
+    waits_for = {key for key, reference in references.items() if not reference.get("optional")}
+    assert waits_for == {"DRIFTLINE_LEDGER_URL", "DRIFTLINE_KFP_HOST"}
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_rights_are_where_they_are_used(render: Any, name: str) -> None:
     """Its Lease, the ConfigMaps of one namespace, the Rollouts of those that it watches; nothing of the cluster."""
     values = SETS[name].get("controller", {})

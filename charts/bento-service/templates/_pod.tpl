@@ -35,12 +35,13 @@ spec:
         {{- with .environment }}
         {{- . | nindent 8 }}
         {{- end }}
-        {{- /* Named keys only: the Secret of a namespace may hold what serving has no business with. */}}
+        {{- /* Named keys only: the Secret of a namespace may hold what serving has no business with. Without its online
+               store a server would look features up in an empty one of its own. */}}
         {{- with $values.environmentFrom.configMap }}
         {{- include "driftline.environmentFrom" (dict "from" "configMapKeyRef" "name" . "keys" (list "DRIFTLINE_OBJECT_STORE_URL" "AWS_ENDPOINT_URL" "AWS_REGION")) | indent 8 }}
         {{- end }}
         {{- with $values.environmentFrom.existingSecret }}
-        {{- include "driftline.environmentFrom" (dict "from" "secretKeyRef" "name" . "keys" (list "DRIFTLINE_ONLINE_STORE_URL" "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY")) | indent 8 }}
+        {{- include "driftline.environmentFrom" (dict "from" "secretKeyRef" "name" . "keys" (list "DRIFTLINE_ONLINE_STORE_URL" "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY") "required" (list "DRIFTLINE_ONLINE_STORE_URL")) | indent 8 }}
         {{- end }}
       resources: {{- include "driftline.resources" $values.resources | nindent 8 }}
       {{- include "driftline.probes" (dict "live" "/livez" "ready" "/readyz" "startSeconds" $values.startSeconds) | nindent 6 }}

@@ -78,13 +78,13 @@ the labels by which the copies are found, as text. */}}
     matchLabels: {{- . | nindent 6 }}
 {{- end -}}
 
-{{/* Keys of a ConfigMap or a Secret as variables of the same name, each optional: dict from (configMapKeyRef,
-secretKeyRef), name, keys. */}}
+{{/* Keys of a ConfigMap or a Secret as variables of the same name: dict from (configMapKeyRef, secretKeyRef), name, keys;
+required: those without which the pod waits, and starts once they are there. */}}
 {{- define "driftline.environmentFrom" -}}
 {{- range .keys }}
 - name: {{ . }}
   valueFrom:
-    {{ $.from }}: {name: {{ $.name }}, key: {{ . }}, optional: true}
+    {{ $.from }}: {name: {{ $.name }}, key: {{ . }}{{ if not (has . ($.required | default list)) }}, optional: true{{ end }}}
 {{- end }}
 {{- end -}}
 
