@@ -190,7 +190,7 @@ def test_health_checks_use_no_library_of_lua() -> None:
     [
         ({"conditions": [{"type": "PipelineVersionStatus", "status": "True", "message": "READY"}]}, "Healthy"),
         ({"conditions": [{"type": "PipelineVersionStatus", "status": "False", "message": "bad spec"}]}, "Degraded"),
-        (None, "Progressing"),
+        (None, "Healthy"),
     ],
 )
 def test_argo_cd_itself_judges_a_version(status: Manifest | None, health: str, tmp_path: Path) -> None:
