@@ -18,7 +18,7 @@ def command() -> None:
 
 
 @command.command("show")
-@use_case_option
+@click.option("--use-case", "use_case", default="", help="Folder below feature_repo; all without it.")
 @json_option
 def show(use_case: str, as_json: bool) -> None:
     """Show which version Git names in each environment, and what the ledger knows of it."""
@@ -32,7 +32,7 @@ def show(use_case: str, as_json: bool) -> None:
         version = "nothing" if each.version is None else f"version {each.version}"
         champion = "" if each.champion in (None, each.version) else f", champion is version {each.champion}"
         line = each.error or f"{version}, commit {each.commit[:12]}{champion}"
-        click.secho(f"{each.environment:<8} {line}", fg="red" if each.error else None)
+        click.secho(f"{each.use_case:<12} {each.environment:<8} {line}", fg="red" if each.error else None)
 
 
 @command.command("propose")

@@ -1,10 +1,12 @@
 """What serves according to Git, beside what the ledger knows of it."""
 
+from itertools import product
+
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import ConfigError
 from components.core.git import clone, fetch
-from components.core.ledger.champions import read_champion
+from components.core.ledger.champions import list_champions
 from components.core.ledger.engine import open_ledger
 from components.core.ledger.serving import list_serving
 from components.core.release import ENVIRONMENTS
@@ -31,34 +33,33 @@ class Shown(BaseModel):
     error: str = ""
 
 
-def show_releases(settings: Settings, use_case: str) -> list[Shown]:
-    """Return what Git says of a use case in each environment that has a release, and in the own one in any case.
+def show_releases(settings: Settings, use_case: str = "") -> list[Shown]:
+    """Return what Git says in each environment that has a release, and in the own one in any case.
 
-    Raises ConfigError, GitFailed, LedgerError.
+    Of one use case, or of all that the ledger knows a champion or a release of. Raises ConfigError, GitFailed,
+    LedgerError.
     """
     engine = open_ledger(settings.ledger_url)
-    champion = read_champion(engine, use_case)
-    observed = {row.environment: row.version for row in list_serving(engine) if row.use_case == use_case}
+    champions = {champion.model: champion.version for champion in list_champions(engine)}
+    observed = {(row.use_case, row.environment): row.version for row in list_serving(engine)}
+    cases = [use_case] if use_case else sorted(champions.keys() | {case for case, _ in observed})
     shown = []
     with clone(settings) as made:
         head = require_head(made, fetch(made))
-        for environment in ENVIRONMENTS:
+        for case, environment in product(cases, ENVIRONMENTS):
             own = environment == settings.git_environment
             known = {
-                "use_case": use_case,
+                "use_case": case,
                 "environment": environment,
-                "observed": observed.get(environment),
-                "champion": champion.version if own and champion else None,
+                "observed": observed.get((case, environment)),
+                "champion": champions.get(case) if own else None,
             }
             try:
-                seen = look(made, head, use_case, environment)
+                seen = look(made, head, case, environment)
             except ConfigError as error:
                 shown.append(Shown(**known, version=None, commit=head, released=[], error=str(error)))
                 continue
             if seen.release is not None or seen.released or own:
-                shown.append(
-                    Shown(
-                        **known, version=seen.version, commit=seen.commit, released=sorted(set(seen.released.values()))
-                    )
-                )
+                released = sorted(set(seen.released.values()))
+                shown.append(Shown(**known, version=seen.version, commit=seen.commit, released=released))
     return shown

@@ -305,8 +305,10 @@ def test_the_command_line_reverts(gitops: Settings, promoted: Promote) -> None:
     done = _command(gitops, "revert", "--use-case", "flights", "--env", "staging")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("flights, staging: version 2 → 1: committed ")
-    shown = _command(gitops, "show", "--use-case", "flights")
-    assert shown.stdout.startswith("staging  version 1, commit ")
+    # All use cases without one, and the same of one.
+    shown = _command(gitops, "show")
+    assert shown.stdout.startswith("flights      staging  version 1, commit ")
+    assert _command(gitops, "show", "--use-case", "flights").stdout == shown.stdout
     again = _command(gitops, "revert", "--use-case", "flights", "--env", "production")
     assert again.returncode == 2
     assert "allowed: local, staging, prod" in again.stderr
