@@ -22,7 +22,7 @@ def render_card(use_case: str, problem: Problem, config: Evaluate, judgement: Ju
 def _what(use_case: str, problem: Problem, judgement: Judgement) -> str:
     card = judgement.card
     kind = "the probability of" if problem.task == "classification" else "the value of"
-    inputs = judgement.training_set.inputs
+    inputs, row_id = judgement.training_set.inputs, ", ".join(f"`{column}`" for column in problem.id)
     read = [i for i in inputs if i.view]
     views = ", ".join(f"`{view}`" for view in sorted({i.view for i in read})) or "nowhere"
     return f"""# {use_case}, version {card.version}
@@ -30,7 +30,8 @@ def _what(use_case: str, problem: Problem, judgement: Judgement) -> str:
 **{sentence(judgement.verdict, judgement.measurements, version=card.version)}**
 
 ## Intended use
-Predict {kind} `{problem.label}` for one row of `{problem.table}` ({", ".join(problem.id)}), at its prediction instant.
+Predict {kind} `{problem.label}` for one row of `{problem.table}` ({row_id}), at its \
+prediction instant.
 Owner, purpose and limits of use are those of the use case `{use_case}` (`use_case.yaml`, `README.md`).
 A prediction needs {", ".join(f"`{e}`" for e in problem.entities)} and {len(problem.inputs)} request inputs; the other \
 {len(read)} inputs are read from {views}.
@@ -68,7 +69,8 @@ def _slices(judgement: Judgement, config: Evaluate) -> str:
         f"| slice | rows | {name} | improvement over the {found.reference} |",
         "|---|---|---|---|",
         *(
-            f"| {s.column} {s.value} | {s.rows:,} | {number(s.challenger)} | {range_text(s.difference, signed=True)} |"
+            f"| {_plain(f'{s.column} {s.value}')} | {s.rows:,} | {number(s.challenger)} "
+            f"| {range_text(s.difference, signed=True)} |"
             for s in found.slices[:10]
         ),
     ]
@@ -89,8 +91,8 @@ def _inputs(judgement: Judgement) -> str:
 
 def _limits(judgement: Judgement, config: Evaluate) -> str:
     card, measured = judgement.card, judgement.measurements
-    lines = [f"- {r.message}" for r in judgement.verdict.reasons if not r.passed]
-    lines += [f"- {note}" for note in (*measured.notes, *card.notes)]
+    lines = [f"- {_plain(r.message)}" for r in judgement.verdict.reasons if not r.passed]
+    lines += [f"- {_plain(note)}" for note in (*measured.notes, *card.notes)]
     lines.append(
         f"- Judged on {measured.days} consecutive days: other seasons are extrapolation; monitoring compares them."
     )
@@ -104,7 +106,7 @@ def _limits(judgement: Judgement, config: Evaluate) -> str:
 
 def _origin(use_case: str, judgement: Judgement) -> str:
     card, champion = judgement.card, judgement.measurements.champion
-    trainer = ", ".join(f"{k} {v}" for k, v in card.trainer.items())
+    trainer = _plain(", ".join(f"{k} {v}" for k, v in card.trainer.items()))
     return f"""## Origin
 | | |
 |---|---|
@@ -117,3 +119,8 @@ def _origin(use_case: str, judgement: Judgement) -> str:
 | MLflow run | `{card.mlflow_run}` |
 | compared with | {f"champion version {champion.version}" if champion else "no champion"} |
 | licence | code: Apache-2.0; data: as declared in the README of `{use_case}` |"""
+
+
+def _plain(text: str) -> str:
+    """Keep underscores outside of code what they are: KFP's page takes two of them for emphasis, also within words."""
+    return "`".join(part if i % 2 else part.replace("_", "\\_") for i, part in enumerate(text.split("`")))

@@ -159,7 +159,7 @@ def write_bundle(
         service="flights_v1",
         code="",
         as_of=START + timedelta(days=71),
-        trainer={"kind": "linear"},
+        trainer={"kind": "linear", "max_depth": 5},
         device="cpu",
         seed=7,
         first=START,

@@ -1,5 +1,6 @@
 """Report and model card: complete, self-contained, safe and readable without seeing."""
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,6 +123,10 @@ def test_the_model_card_says_what_it_is_for_how_good_and_where_from(judged: Judg
     assert "| AUC | 0." in card
     tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+    # KFP's page makes what is between two underscores italic, in the middle of words too.
+    prose = "".join(card.split("`")[::2])
+    assert "max\\_depth 5" in prose
+    assert not re.search(r"(?<!\\)_", prose)
 
 
 def test_a_broken_model_still_gets_both_pages(
