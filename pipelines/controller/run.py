@@ -84,6 +84,7 @@ class Controller:
         return parts
 
     def _kfp_parts(self, seconds: float, look: float, kubernetes: Kubernetes | None) -> list[Part]:
+        from pipelines.controller.declared import Refused
         from pipelines.controller.dispatch import dispatch
         from pipelines.controller.kfp_metrics import look_at_kfp
         from pipelines.controller.schedules import SOURCE as SCHEDULES
@@ -99,8 +100,10 @@ class Controller:
             return parts
         namespace = self.options.schedules_namespace or kubernetes.namespace
 
+        told: set[Refused] = set()
+
         def schedules() -> None:
-            apply_declared(settings, kubernetes.client, namespace, exposition)
+            apply_declared(settings, kubernetes.client, namespace, exposition, told)
 
         # Only the leader compares; what a former one said grows old.
         return [*parts, Part("schedules", seconds, schedules, rest=lambda: exposition.put(SCHEDULES, []))]

@@ -23,9 +23,10 @@ SOURCE = "schedules"
 NAME = "driftline_schedules"
 
 
-def apply_declared(settings: Settings, client: Any, namespace: str, exposition: Exposition) -> None:
+def apply_declared(settings: Settings, client: Any, namespace: str, exposition: Exposition, told: set[Refused]) -> None:
     """Bring KFP to what the ConfigMaps of a namespace declare, and let the exposition say how they agree.
 
+    Refusals that are in `told` are not logged again; it holds this round's afterwards.
     Raises what the Kubernetes API answers, what `KfpApi.call` raises, and the first error of a change that could not be
     made; the others are made.
     """
@@ -38,7 +39,10 @@ def apply_declared(settings: Settings, client: Any, namespace: str, exposition: 
     resolved, unresolved = resolve_each(api, declared.schedules)
     refused = declared.refused + unresolved
     for one in refused:
-        log.error("schedule %s is refused: %s", one.name or "without a name", one.reason)
+        if one not in told:
+            log.error("schedule %s is refused: %s", one.name or "without a name", one.reason)
+    told.clear()
+    told.update(refused)
     changes = changes_for(resolved, refused, list_recurring_runs(api))
     failed: list[DriftlineError] = []
     for change in changes:

@@ -28,12 +28,14 @@ def pinned_files(folder: Path) -> dict[Path, str]:
     A schedule is changed only in its line `version`, and only where its pipeline is compiled.
     """
     versions = compiled_versions(folder)
-    files = {folder / "kustomization.yaml": kustomization(folder)}
+    files, pinned = {}, []
     for path in schedule_files(folder):
         schedule, text = read_schedule(path), path.read_text(encoding="utf-8")
         version = versions.get(_pipeline(schedule))
         files[path] = text if version is None or version == schedule.version else _with_version(text, version)
-    return files
+        if version or schedule.version:
+            pinned.append(path.name)
+    return {folder / "kustomization.yaml": kustomization(folder, pinned)} | files
 
 
 def pin(root: Path) -> list[Path]:
@@ -78,8 +80,11 @@ def schedule_files(folder: Path) -> list[Path]:
     return sorted((folder / "schedules").glob("*.y*ml"))
 
 
-def kustomization(folder: Path) -> str:
-    """Return kustomization.yaml of a use case's folder: its pipelines, and a ConfigMap of its schedules."""
+def kustomization(folder: Path, schedules: list[str]) -> str:
+    """Return kustomization.yaml of a use case's folder: its pipelines, and a ConfigMap of schedules with a version.
+
+    The controller refuses one without: a use case that is not compiled yet declares none.
+    """
     name = folder.name.replace("_", "-")
     document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -89,7 +94,7 @@ def kustomization(folder: Path) -> str:
         "configMapGenerator": [
             {
                 "name": f"{name}-schedules",
-                "files": [f"schedules/{path.name}" for path in schedule_files(folder)],
+                "files": [f"schedules/{name}" for name in schedules],
                 "options": {
                     "disableNameSuffixHash": True,
                     "labels": {"driftline.dev/schedules": "true", "driftline.dev/use-case": folder.name},

@@ -291,6 +291,14 @@ SHADOW = ',app_kubernetes_io_component="shadow"'
 RATIO, P99 = "error-ratio-above-stable", "p99-seconds"
 
 
+@pytest.mark.parametrize("kind", ["canary", "blueGreen"])
+def test_going_back_takes_no_steps(render: Any, kind: str) -> None:
+    """Argo Rollouts keeps the older ReplicaSets that it would go back to."""
+    (rollout,) = by_kind(render("bento-service", SETS["prod"], {"strategy": {"kind": kind}}), "Rollout")
+    assert 0 < rollout["spec"]["rollbackWindow"]["revisions"] < rollout["spec"]["revisionHistoryLimit"]
+    assert rollout["spec"]["progressDeadlineAbort"] is True
+
+
 def test_an_analysis_ends_after_its_limits_could_all_be_reached(render: Any) -> None:
     found = metrics(render, successes=3, failures=2, inconclusive=7)
     # Two failures, each before the third success in a row, and seven answers of nothing.

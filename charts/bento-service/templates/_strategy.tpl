@@ -7,8 +7,7 @@ strategy:
   type: RollingUpdate
   rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
 {{- else if eq .kind "blueGreen" -}}
-# A new version that does not start is given up, and the old one goes on.
-progressDeadlineAbort: true
+{{ include "bento-service.rollback" . }}
 strategy:
   blueGreen:
     activeService: {{ $name }}
@@ -20,7 +19,7 @@ strategy:
     postPromotionAnalysis: {{- include "bento-service.analysis" $ | nindent 6 }}
     {{- end }}
 {{- else -}}
-progressDeadlineAbort: true
+{{ include "bento-service.rollback" . }}
 strategy:
   canary:
     maxSurge: 1
@@ -46,6 +45,13 @@ strategy:
       {{- end }}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "bento-service.rollback" -}}
+# A new version that does not start is given up, and the old one goes on.
+progressDeadlineAbort: true
+# What served before is not judged again: a `git revert` replaces all pods at once, without steps and without callers.
+rollbackWindow: {revisions: 3}
 {{- end -}}
 
 {{- define "bento-service.analysis" -}}
