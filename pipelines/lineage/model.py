@@ -50,8 +50,10 @@ class Subject:
 
 
 def gather(settings: Settings, ledger: sa.Engine, model: tuple[str, int, str], scratch: Path) -> Subject:
-    """Collect what is kept of a model version; `scratch` takes its files. Raises LedgerError,
-    ConfigError for a key that verifies nothing, and StorageFailed."""
+    """Collect what is kept of a model version; `scratch` takes its files.
+
+    Raises LedgerError, ConfigError for a key that verifies nothing, StorageFailed.
+    """
     use_case, version, digest = model
     release = release_of(use_case, version, digest)
     bento = read_bento(ledger, release)
