@@ -13,7 +13,7 @@ from pipelines.resources import step_resources
 from pipelines.titles import TITLES
 
 # Steps that only compute: equal inputs give equal outputs. `evaluate` reads who is champion; all others read the clock
-# or write to a store.
+# or write to a store. KFP 2.17.0 finds them again only below the very same input artifacts (docs/cluster.md).
 CACHEABLE = ("train", "validate")
 
 
